@@ -1,0 +1,133 @@
+"""`python -m ds4_mlx.chat`: a plain conversation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ds4_mlx.errors import UserError
+from ds4_mlx.terminal import AnswerPrinter, loading_progress, note, prompt_progress, stats_line
+
+if TYPE_CHECKING:
+    from ds4_mlx.engine.language_model import LanguageModel
+
+HELP = """\
+/help   show this
+/new    forget the conversation and start a new one
+/quit   leave (so does Ctrl-D)
+Ctrl-C stops an answer; the conversation goes on. Anything else is sent to the model."""
+
+
+class Chat:
+    """A conversation: the messages so far and the session that holds them."""
+
+    def __init__(self, model: LanguageModel, system: str | None, options: dict[str, Any]) -> None:
+        self._model = model
+        self._system = system
+        self._options = options
+        self._session = model.session()
+        self.messages: list[dict[str, Any]] = []
+        self.new()
+
+    def new(self) -> None:
+        """Starts over."""
+        self.messages = [] if self._system is None else [{"role": "system", "content": self._system}]
+        self._session.reset()
+
+    def say(self, text: str) -> None:
+        """Sends a message and prints the answer. What was answered before an interruption stays in the conversation."""
+        self.messages.append({"role": "user", "content": text})
+        printer, reasoning, content, stats = AnswerPrinter(), "", "", None
+        try:
+            with prompt_progress() as on_prefill:
+                for event in self._model.stream(
+                    self.messages, session=self._session, on_prefill=on_prefill, **self._options
+                ):
+                    stats = event.stats
+                    if event.kind == "reasoning":
+                        reasoning += event.text
+                    elif event.kind == "content":
+                        content += event.text
+                    printer.show(event)
+        except KeyboardInterrupt:
+            printer.end()
+            note("(stopped)")
+        except UserError:
+            self.messages.pop()  # the message was not taken: too long, say
+            raise
+        printer.end()
+        self.messages.append({"role": "assistant", "content": content, "reasoning_content": reasoning})
+        if stats is not None:
+            note(stats_line(stats))
+
+
+def run(chat: Chat) -> None:
+    """Reads lines until /quit or the end of input."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        import readline  # noqa: F401  # gives input() line editing and history
+    while True:
+        try:
+            line = input("> " if interactive else "").strip()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            note("\n(/quit or Ctrl-D to leave)")
+            continue
+        except UnicodeDecodeError:
+            note("(that was not valid UTF-8)")
+            continue
+        if line in ("/quit", "/exit"):
+            return
+        if line == "/help":
+            print(HELP)
+        elif line == "/new":
+            chat.new()
+            note("(new conversation)")
+        elif line.startswith("/"):
+            note(f"(unknown command {line.split()[0]}; /help lists them)")
+        elif line:
+            try:
+                chat.say(line)
+            except UserError as error:
+                note(f"({error})")
+
+
+def chat(
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="Model folder or hub repository; the built-in one by default.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    think: Annotated[bool, typer.Option("--think/--no-think", help="Reason before answering.")] = True,
+    temp: Annotated[float, typer.Option(min=0, max=100, help="Temperature; 0 is greedy.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same answers; random by default.")] = None,
+    max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")] = 4096,
+    ctx: Annotated[int, typer.Option(min=2, help="Context: the whole conversation, in tokens.")] = 32768,
+) -> None:
+    """Chat with a model. /help inside lists the commands."""
+    from ds4_mlx.commands.generate import DEFAULT_NOTE
+    from ds4_mlx.engine.language_model import open_model
+
+    loaded = open_model(model)
+    with loading_progress() as on_load:
+        loaded.fill(on_load)
+    options = {"thinking": think, "temperature": temp, "seed": seed, "max_tokens": max_tokens, "context": ctx}
+    if model is None:
+        note(DEFAULT_NOTE)
+    note("/help lists the commands.")
+    run(Chat(loaded, system, options))
+
+
+def main() -> None:
+    """Entry point of `python -m ds4_mlx.chat`."""
+    from ds4_mlx.cli import run_app
+
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(chat)
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

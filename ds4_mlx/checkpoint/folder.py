@@ -1,0 +1,178 @@
+"""Opens a model folder, DeepSeek's own or a converted one, and checks it against its config before anything is
+loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from ds4_mlx.checkpoint.layout import Expected, official_tensors
+from ds4_mlx.checkpoint.repack import Target, check_values, repack_plan
+from ds4_mlx.checkpoint.safetensors_file import Tensor, read_header
+from ds4_mlx.config import ModelConfig, read_json
+from ds4_mlx.errors import UserError
+
+FORMAT_VERSION = 1
+CONFIG_KEY = "ds4_mlx"  # our own part of config.json
+INDEX_NAME = "model.safetensors.index.json"
+JOURNAL_NAME = "conversion.json"  # only an unfinished conversion holds it
+
+Kind = Literal["official", "converted"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that was found complete: every tensor its config asks for is there with the right shape and dtype."""
+
+    path: Path
+    kind: Kind
+    config: ModelConfig
+    config_json: dict[str, Any]
+    tensors: dict[str, Tensor]
+    targets: list[Target]  # what the model loads, in our format
+    dspark_stages: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors on disk."""
+        return sum(t.nbytes for t in self.tensors.values())
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What the converter recorded; empty for a released checkpoint."""
+        return self.config_json.get(CONFIG_KEY, {})
+
+    @property
+    def profile(self) -> str:
+        """How the weights are stored: 'exact' keeps every weight bit-identical."""
+        return self.own.get("profile", "exact")
+
+    def model_targets(self) -> list[Target]:
+        """The targets that the model itself loads. A DSpark drafter's tensors are kept aside."""
+        return [t for t in self.targets if not (self.dspark_stages and t.name.startswith("mtp."))]
+
+    def memory_bytes(self) -> int:
+        """Bytes the loaded weights take."""
+        return sum(t.nbytes for t in self.model_targets())
+
+    def identity(self) -> str:
+        """A hash (hex) that tells checkpoints apart and is the same for every profile converted from one of them.
+
+        It covers the sizes and all small vectors (norms, sinks, biases): retraining changes those, repacking does not.
+        """
+        if "checkpoint_id" in self.own:
+            return str(self.own["checkpoint_id"])
+        digest = hashlib.sha256(repr(self.config).encode())
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name]
+            if len(tensor.shape) == 1:
+                digest.update(name.encode() + tensor.read().tobytes())
+        return digest.hexdigest()
+
+    def load(self) -> Iterator[tuple[str, mx.array]]:
+        """The model's arrays by name, one at a time. A released checkpoint is repacked on the way, bit for bit."""
+        if self.kind == "converted":
+            files: dict[Path, dict[str, mx.array]] = {}
+            for target in self.model_targets():
+                path = self.tensors[target.name].path
+                if path not in files:
+                    files[path] = mx.load(str(path))  # type: ignore[assignment]
+                yield target.name, files[path].pop(target.name)
+        else:
+            check = partial(check_values, experts=self.config.n_routed_experts)
+            for target in self.model_targets():
+                yield target.name, target.load(self.tensors, check)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens a model folder.
+
+    Raises `UserError` when it is no folder, of another model type, unfinished, or when a file is missing or truncated
+    or a tensor is missing, unknown, or has the wrong shape or dtype.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"There is no model folder at {path}.")
+    if not path.is_dir():
+        raise UserError(f"{path} is a file; give the folder that holds config.json and the .safetensors files.")
+    if (path / JOURNAL_NAME).exists():
+        raise UserError(f"{path} holds an unfinished conversion. Run the same `ds4-mlx convert` again to finish it.")
+    config_json = read_json(path / "config.json")
+    config = ModelConfig.from_dict(config_json)
+    own = config_json.get(CONFIG_KEY)
+    if own is not None and (not isinstance(own, dict) or own.get("format") != FORMAT_VERSION):
+        found = own.get("format") if isinstance(own, dict) else own
+        raise UserError(
+            f"{path} was written in format {found!r}; this version reads {FORMAT_VERSION}. Convert it again."
+        )
+    kind: Kind = "converted" if own else "official"
+    tensors = _read_tensors(path)
+    if not any(name.startswith("mtp.") for name in tensors):
+        config = replace(config, num_nextn_predict_layers=0)  # no drafter of any kind: it just decodes
+    stages = _dspark_stages(tensors, config)
+    expected = list(official_tensors(config, stages))
+    targets = repack_plan(expected)
+    if kind == "converted":
+        expected = [Expected(t.name, t.shape, t.dtype) for t in targets]
+    _compare(expected, tensors, path)
+    return Checkpoint(path, kind, config, config_json, tensors, targets, stages)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors the index names, each looked up in the file that should hold it."""
+    index = read_json(path / INDEX_NAME)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path / INDEX_NAME} has no weight_map. Download it again.")
+    tensors: dict[str, Tensor] = {}
+    headers: dict[str, dict[str, Tensor]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise UserError(f"{path / INDEX_NAME} places tensor {name} in {file!r}, which is no file name.")
+        if file not in headers:
+            if not (path / file).exists():
+                raise UserError(f"{path / INDEX_NAME} names {file}, which is not there. Complete the download.")
+            headers[file] = read_header(path / file)[0]
+        if name not in headers[file]:
+            raise UserError(f"{path / file} does not hold tensor {name}, though the index says so. Download it again.")
+        tensors[name] = headers[file][name]
+    return tensors
+
+
+def _dspark_stages(tensors: Iterable[str], config: ModelConfig) -> int:
+    """How many drafter stages the names show; the released 0731 config.json does not say (dspark.md 1)."""
+    names = list(tensors)
+    if "mtp.0.main_proj.weight" not in names:
+        return 0
+    if config.dspark is None:
+        raise UserError(
+            "The checkpoint holds a DSpark drafter (mtp.0.main_proj), but config.json lacks its dspark_ keys."
+        )
+    return 1 + max(int(m[1]) for m in (re.match(r"mtp\.(\d+)\.", name) for name in names) if m)
+
+
+def _compare(expected: list[Expected], tensors: dict[str, Tensor], path: Path) -> None:
+    for e in expected:
+        tensor = tensors.get(e.name)
+        if tensor is None:
+            missing = sum(x.name not in tensors for x in expected)
+            raise UserError(f"{path} lacks tensor {e.name} ({missing} missing in all). Complete the download.")
+        if (tensor.shape, tensor.dtype) != (e.shape, e.dtype):
+            raise UserError(
+                f"{tensor.path}: tensor {e.name} is {tensor.dtype} {list(tensor.shape)}, "
+                f"but config.json asks for {e.dtype} {list(e.shape)}."
+            )
+    unknown = sorted(tensors.keys() - {e.name for e in expected})
+    if unknown:
+        raise UserError(
+            f"{path} holds {len(unknown)} tensors that a DeepSeek V4 Flash checkpoint does not have, such as "
+            f"{unknown[0]}."
+        )

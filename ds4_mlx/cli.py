@@ -1,0 +1,163 @@
+"""The `ds4-mlx` command: its flags and help. What a command does lives in `ds4_mlx.commands` and `ds4_convert`.
+
+Heavy imports (mlx, tokenizers) happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ds4_mlx.errors import UserError
+
+app = typer.Typer(
+    help="DeepSeek V4 Flash on your own machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelPath = Annotated[Path, typer.Argument(metavar="PATH", help="A model folder.")]
+_PROMPT, _SAMPLING, _OUTPUT = "Prompt", "Sampling", "Output"
+
+
+class Effort(str, Enum):
+    """The reasoning efforts that prompts know (spec 15.7)."""
+
+    LOW = "low"
+    HIGH = "high"
+    MAX = "max"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ds4_mlx import __version__
+
+        typer.echo(f"ds4-mlx {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    help="Generate an answer to one prompt.\n\n"
+    "The prompt comes from -p, --prompt-file or standard input. The answer goes to standard output as it is generated; "
+    "reasoning is shown dimmed on a terminal and goes to standard error otherwise. Ctrl-C stops."
+)
+def generate(
+    prompt: Annotated[
+        str | None, typer.Option("-p", "--prompt", help="The prompt: one user message.", rich_help_panel=_PROMPT)
+    ] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option(help="Read the prompt from a file (- for standard input).", rich_help_panel=_PROMPT),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.", rich_help_panel=_PROMPT)] = None,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Continue the text as it is, without the chat format.", rich_help_panel=_PROMPT),
+    ] = False,
+    think: Annotated[
+        bool, typer.Option("--think/--no-think", help="Reason before answering.", rich_help_panel=_PROMPT)
+    ] = True,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(help="How hard to reason; low is for 0731 models only.", rich_help_panel=_PROMPT),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="Model folder or hub repository; the built-in model by default."),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("-n", "--max-tokens", min=1, help="Generate at most this many tokens.")
+    ] = 4096,
+    ctx: Annotated[int, typer.Option(min=2, help="Context: prompt and answer together, in tokens.")] = 32768,
+    temp: Annotated[
+        float, typer.Option(min=0, max=100, help="Temperature; 0 is greedy.", rich_help_panel=_SAMPLING)
+    ] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this mass.", rich_help_panel=_SAMPLING)
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Keep this many tokens; 0 is off.", rich_help_panel=_SAMPLING)] = 0,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Drop tokens less likely than this share of the best.", rich_help_panel=_SAMPLING
+        ),
+    ] = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Same seed, same text; random by default.", rich_help_panel=_SAMPLING)
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="End the answer before this text; may be repeated.", rich_help_panel=_SAMPLING),
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end.", rich_help_panel=_OUTPUT)
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Show speeds and memory on stderr.", rich_help_panel=_OUTPUT)
+    ] = False,
+    dump_tokens: Annotated[
+        bool,
+        typer.Option("--dump-tokens", help="Print the prompt's tokens and exit.", rich_help_panel=_OUTPUT),
+    ] = False,
+    dump_logprobs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write each token's logprobs, one JSON a line.", rich_help_panel=_OUTPUT),
+    ] = None,
+    top_logprobs: Annotated[
+        int, typer.Option(min=0, metavar="K", help="With K alternatives per token.", rich_help_panel=_OUTPUT)
+    ] = 5,
+) -> None:
+    """`ds4-mlx generate`."""
+    from ds4_mlx.commands.generate import Request, run
+
+    request = Request(
+        prompt=prompt,
+        prompt_file=prompt_file,
+        system=system,
+        raw=raw,
+        model=model,
+        thinking=think,
+        effort=effort.value if effort else None,
+        max_tokens=max_tokens,
+        context=ctx,
+        stop=stop or [],
+        sampling={"temperature": temp, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed},
+        as_json=json_,
+        dump_tokens=dump_tokens,
+        dump_logprobs=dump_logprobs,
+        top_logprobs=top_logprobs,
+        stats=stats,
+    )
+    raise typer.Exit(run(request))
+
+
+def run_app(command: typer.Typer) -> None:
+    """Runs a typer app; a `UserError` becomes one sentence on stderr and exit code 2."""
+    try:
+        command(prog_name=None)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def main() -> None:
+    """Entry point of `ds4-mlx`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

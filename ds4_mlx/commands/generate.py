@@ -1,0 +1,214 @@
+"""`ds4-mlx generate`: one prompt in, one answer out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ds4_mlx.errors import UserError
+from ds4_mlx.terminal import AnswerPrinter, loading_progress, note, prompt_progress, stats_line
+
+if TYPE_CHECKING:
+    from ds4_mlx.engine.generation import Event, Stats, Token
+    from ds4_mlx.engine.language_model import LanguageModel
+
+DEFAULT_NOTE = "(the built-in demonstration model has random weights: its text is noise)"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of the command."""
+
+    prompt: str | None
+    prompt_file: str | None
+    system: str | None
+    raw: bool
+    model: str | None
+    thinking: bool
+    effort: str | None
+    max_tokens: int
+    context: int
+    stop: list[str]
+    sampling: dict[str, Any]  # temperature, top_p, top_k, min_p, seed
+    as_json: bool
+    dump_tokens: bool
+    dump_logprobs: Path | None
+    top_logprobs: int
+    stats: bool
+
+
+@dataclass
+class Collected:
+    """The parts of an answer, gathered for --json."""
+
+    reasoning: str = ""
+    content: str = ""
+    tool_calls: list[dict[str, str]] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        """Takes one event."""
+        self.token_ids += [token.id for token in event.tokens]
+        if event.kind == "reasoning":
+            self.reasoning += event.text
+        elif event.kind == "content":
+            self.content += event.text
+        elif event.tool_call is not None:
+            self.tool_calls.append(event.tool_call)
+
+
+def run(request: Request) -> int:
+    """Generates and prints; returns the exit code (130 when interrupted). Raises `UserError` for anything unusable."""
+    prompt = read_prompt(request.prompt, request.prompt_file)
+    if request.raw and (request.system is not None or request.effort is not None):
+        raise UserError("--raw takes the prompt as it is, so --system and --effort cannot be used with it.")
+    with ExitStack() as stack:
+        logprobs = stack.enter_context(_open_new(request.dump_logprobs)) if request.dump_logprobs else None
+        from ds4_mlx.engine.language_model import open_model
+        from ds4_mlx.engine.sampling import SamplingOptions
+
+        SamplingOptions(**request.sampling)  # refused before a large model is loaded
+        model = open_model(request.model)
+        messages: list[dict[str, Any]] | str = prompt
+        if request.system is not None:
+            messages = [{"role": "system", "content": request.system}, {"role": "user", "content": prompt}]
+        if request.dump_tokens:
+            return _dump_tokens(model, messages, request)
+        if request.model is None:
+            note(DEFAULT_NOTE)
+        return _generate(model, messages, request, logprobs)
+
+
+def _generate(
+    model: LanguageModel, messages: list[dict[str, Any]] | str, request: Request, logprobs: TextIO | None
+) -> int:
+    printer, collected, stats = AnswerPrinter(), Collected(), None
+    code = 0
+    try:
+        with prompt_progress() as on_prefill, loading_progress() as on_load:
+            # Checks the prompt and every option; only then are the weights read.
+            events = model.stream(
+                messages,
+                raw=request.raw,
+                thinking=request.thinking,
+                reasoning_effort=request.effort,
+                max_tokens=request.max_tokens,
+                context=request.context,
+                stop=request.stop,
+                top_logprobs=request.top_logprobs if logprobs else None,
+                on_prefill=on_prefill,
+                **request.sampling,
+            )
+            model.fill(on_load)
+            for event in events:
+                stats = event.stats
+                collected.add(event)
+                if logprobs:
+                    _write_logprobs(logprobs, model, event.tokens)
+                if not request.as_json:
+                    printer.show(event)
+    except KeyboardInterrupt:
+        code = 130
+    if request.as_json:
+        print(json.dumps(_json(collected, stats), ensure_ascii=False, indent=2))
+    else:
+        printer.end()
+    if stats and stats.finish_reason == "length":
+        note(f"(stopped after -n {request.max_tokens} tokens)")
+    if stats and stats.finish_reason == "context":
+        note(f"(stopped: the context of --ctx {request.context} tokens is full)")
+    if code:
+        note("(interrupted)")
+    if stats and request.stats:
+        note(stats_line(stats))
+    return code
+
+
+def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
+    """The prompt from -p, from --prompt-file (a path, or - for stdin), or from stdin when neither is given.
+
+    Raises `UserError` if there is none, if there are two, or if it is empty or not UTF-8.
+    """
+    if prompt is not None and prompt_file is not None:
+        raise UserError("Give either -p or --prompt-file, not both.")
+    if prompt is not None:
+        # The shell's bytes arrive as surrogates where they are not UTF-8.
+        data, where = prompt.encode("utf-8", "surrogateescape"), "The prompt given with -p"
+    elif prompt_file is None or prompt_file == "-":
+        if prompt_file is None and sys.stdin.isatty():
+            raise UserError(
+                'There is no prompt. Give one with -p "...", with --prompt-file FILE, or on standard input.'
+            )
+        data, where = sys.stdin.buffer.read(), "Standard input"
+    else:
+        data, where = _read_file(Path(prompt_file)), str(prompt_file)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not valid UTF-8 (byte {error.start} is {data[error.start]:#04x}).") from None
+    if not text.strip():
+        raise UserError(f"{where} is empty; a prompt needs at least one character.")
+    return text
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"The prompt file {path} cannot be read: {error.strerror}.") from None
+
+
+def _open_new(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _dump_tokens(model: LanguageModel, messages: list[dict[str, Any]] | str, request: Request) -> int:
+    from ds4_mlx.engine.generation import render_prompt
+
+    prompt = render_prompt(model, messages, thinking=request.thinking, reasoning_effort=request.effort, raw=request.raw)
+    for token_id in model.tokenizer.encode(prompt):
+        print(f"{token_id}\t{_printable(model, token_id)}")
+    return 0
+
+
+def _printable(model: LanguageModel, token_id: int) -> str:
+    """A token's text as a JSON string; bytes that are no whole character show as U+FFFD."""
+    return json.dumps(model.tokenizer.token_bytes(token_id).decode("utf-8", "replace"), ensure_ascii=False)
+
+
+def _write_logprobs(file: TextIO, model: LanguageModel, tokens: tuple[Token, ...]) -> None:
+    def entry(token_id: int, logprob: float | None) -> dict[str, Any]:
+        data = model.tokenizer.token_bytes(token_id)
+        return {"id": token_id, "text": data.decode("utf-8", "replace"), "bytes": list(data), "logprob": logprob}
+
+    for token in tokens:
+        top = [entry(token_id, logprob) for token_id, logprob in token.top]
+        file.write(json.dumps({**entry(token.id, token.logprob), "top": top}, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def _json(collected: Collected, stats: Stats | None) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "content": collected.content,
+        "reasoning_content": collected.reasoning,
+        "tool_calls": collected.tool_calls,
+        "token_ids": collected.token_ids,
+        "finish_reason": (stats.finish_reason if stats else None) or "interrupted",
+    }
+    if stats:
+        result["stats"] = {
+            "prompt_tokens": stats.prompt_tokens,
+            "generated_tokens": stats.generated_tokens,
+            "prefill_tokens_per_second": round(stats.prefill_tps, 2),
+            "decode_tokens_per_second": round(stats.decode_tps, 2),
+            "peak_memory_bytes": stats.peak_memory_bytes,
+            "seed": stats.seed,
+        }
+    return result

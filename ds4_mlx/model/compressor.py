@@ -1,0 +1,88 @@
+"""Compressors: pool 4 or 128 tokens into one cached entry (spec 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+
+from ds4_mlx.cache import CompressorState, RowBuffer, last_rows
+from ds4_mlx.config import ModelConfig
+from ds4_mlx.model.batch import Batch, Span
+from ds4_mlx.model.linear import LinearFloat32, RMSNorm
+from ds4_mlx.model.rope import Rope, apply_rope
+
+
+class Projections(NamedTuple):
+    """K_t and G_t + ape of every token of a call, float32 [T, c * d]."""
+
+    values: mx.array
+    gates: mx.array
+
+
+class Compressor(nn.Module):
+    """Emits one entry [d] per complete block of `ratio` tokens, each channel its own softmax over the pooled tokens.
+
+    With ratio 4 there are two series of channels, and an entry pools the first series of the block before with the
+    second series of its own block: entries overlap. `finish_entries` is applied to new entries after norm and RoPE;
+    it rounds them as the cache stores them.
+    """
+
+    def __init__(self, config: ModelConfig, ratio: int, dim: int, rope: Rope) -> None:
+        super().__init__()
+        self._ratio, self._dim, self._rope = ratio, dim, rope
+        self._overlap = ratio == 4
+        channels = dim * (2 if self._overlap else 1)
+        self.wkv = LinearFloat32(config.hidden_size, channels)
+        self.wgate = LinearFloat32(config.hidden_size, channels)
+        self.ape = mx.zeros((ratio, channels))
+        self.norm = RMSNorm(dim, config.rms_norm_eps)
+
+    def project(self, x: mx.array, batch: Batch) -> Projections:
+        """x [T, D] -> the projections of every token."""
+        ape = self.ape[mx.array(batch.positions % self._ratio)]
+        return Projections(self.wkv(x), self.wgate(x) + ape)
+
+    def entries(self, new: Projections, span: Span, state: CompressorState, dtype: mx.Dtype) -> mx.array:
+        """Pools the blocks that the span completes: entries [n, d], normed and rotated. Leaves the open rows in
+        `state`.
+        """
+        values, gates = new.values[span.rows], new.gates[span.rows]
+        if state.values is not None and state.gates is not None:
+            values = mx.concatenate([state.values, values])
+            gates = mx.concatenate([state.gates, gates])
+        first_block = span.position // self._ratio
+        end = span.position + span.length
+        count = end // self._ratio - first_block
+        # Rows before the first new block: the previous block if entries overlap and there is one.
+        lead = self._ratio if self._overlap and first_block > 0 else 0
+        keep = lead + count * self._ratio - (self._ratio if self._overlap and end >= self._ratio else 0)
+        state.values, state.gates = last_rows(values, keep), last_rows(gates, keep)
+        if count == 0:
+            return mx.zeros((0, self._dim), dtype=dtype)
+        stop = lead + count * self._ratio
+        pooled = self._pool(values[:stop], gates[:stop], has_previous=lead > 0)
+        positions = np.arange(first_block, first_block + count) * self._ratio
+        return apply_rope(self.norm(pooled.astype(dtype)), self._rope.table(positions))
+
+    def _pool(self, values: mx.array, gates: mx.array, *, has_previous: bool) -> mx.array:
+        """Whole blocks of rows [blocks * ratio, c * d] -> one float32 entry [d] per new block."""
+        values = mx.unflatten(values, 0, (-1, self._ratio))  # [blocks, ratio, c * d]
+        gates = mx.unflatten(gates, 0, (-1, self._ratio))
+        if self._overlap:
+            d = self._dim
+            if not has_previous:  # block 0 has no predecessor: slots of weight zero
+                values = mx.concatenate([mx.zeros_like(values[:1]), values])
+                gates = mx.concatenate([mx.full(gates[:1].shape, -mx.inf), gates])
+            values = mx.concatenate([values[:-1, :, :d], values[1:, :, d:]], axis=1)  # [n, 8, d]
+            gates = mx.concatenate([gates[:-1, :, :d], gates[1:, :, d:]], axis=1)
+        return (mx.softmax(gates, axis=1) * values).sum(axis=1)
+
+
+def append_and_read(buffer: RowBuffer, new: mx.array) -> mx.array:
+    """Stores new entries [n, d] and returns all of them [N, d]; N may be zero."""
+    buffer.append(new)
+    rows = buffer.rows
+    return new if rows is None else rows

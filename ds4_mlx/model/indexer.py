@@ -1,0 +1,76 @@
+"""The indexer of ratio-4 layers: scores every compressed entry and picks the best for each query (spec 5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlx.core as mx
+from mlx import nn
+
+from ds4_mlx.cache import LayerState
+from ds4_mlx.config import ModelConfig
+from ds4_mlx.model.batch import Batch, Span
+from ds4_mlx.model.compressor import Compressor, Projections, append_and_read
+from ds4_mlx.model.linear import Linear, Numerics, QuantizedLinear
+from ds4_mlx.model.rope import Rope, apply_rope
+from ds4_mlx.quant.simulate import rotate_and_simulate_index
+
+
+class IndexQueries(NamedTuple):
+    """Queries [T, H, d], float32 head weights [T, H], and the key projections of every token of a call."""
+
+    queries: mx.array
+    weights: mx.array
+    projections: Projections
+
+
+class Indexer(nn.Module):
+    """Small attention that only chooses: its scores are not used beyond the choice."""
+
+    def __init__(self, config: ModelConfig, numerics: Numerics, rope: Rope) -> None:
+        super().__init__()
+        self._heads, self._dim, self._rope = config.index_n_heads, config.index_head_dim, rope
+        self._topk = config.index_topk
+        self._simulate = numerics.simulate_quantization
+        self.wq_b = QuantizedLinear(config.q_lora_rank, self._heads * self._dim, numerics)
+        self.weights_proj = Linear(config.hidden_size, self._heads)
+        self.compressor = Compressor(config, 4, self._dim, rope)
+
+    def prepare(self, x: mx.array, qr: mx.array, batch: Batch) -> IndexQueries:
+        """x [T, D] (attention input), qr [T, q_lora_rank] (after q_norm)."""
+        queries = mx.unflatten(self.wq_b(qr), -1, (self._heads, self._dim))
+        queries = self._round(apply_rope(queries, batch.table(self._rope)))
+        weights = self.weights_proj(x) * (self._dim**-0.5 * self._heads**-0.5)
+        return IndexQueries(queries, weights.astype(mx.float32), self.compressor.project(x, batch))
+
+    def extend(self, prepared: IndexQueries, span: Span, state: LayerState) -> mx.array:
+        """Stores the index keys that the span completes; returns all keys [N, d]."""
+        assert state.index_compressor is not None
+        assert state.index_entries is not None
+        new = self.compressor.entries(prepared.projections, span, state.index_compressor, prepared.queries.dtype)
+        return append_and_read(state.index_entries, self._round(new) if new.shape[0] else new)
+
+    def _round(self, x: mx.array) -> mx.array:
+        return rotate_and_simulate_index(x) if self._simulate else x
+
+
+def index_scores(queries: mx.array, weights: mx.array, keys: mx.array) -> mx.array:
+    """sum_h w_h * relu(q_h . k): queries [B, H, d], weights [B, H], keys [N, d] -> float32 [B, N]."""
+    products = queries.astype(mx.float32) @ keys.astype(mx.float32).T  # [B, H, N]
+    return (weights[:, None] @ mx.maximum(products, 0)).squeeze(1)
+
+
+def choose_entries(scores: mx.array, visible: mx.array, k: int) -> mx.array:
+    """The exact top k of each row: scores [B, N], visible bool [B, N] -> entry numbers [B, k], ascending.
+
+    Among equal scores the earlier entry wins, so the choice depends neither on the chunk a query came in nor on the
+    backend's sort. Rows with fewer than k visible entries are filled with N, which is no entry. Needs N > k.
+    """
+    n = scores.shape[-1]
+    scores = mx.where(visible, scores, -mx.inf)
+    threshold = mx.sort(scores, axis=-1)[:, n - k, None]
+    above = scores > threshold
+    ties = visible & (scores == threshold)
+    room = k - above.sum(axis=-1, keepdims=True)
+    chosen = above | (ties & (mx.cumsum(ties.astype(mx.int32), axis=-1) <= room))
+    return mx.sort(mx.where(chosen, mx.arange(n), n), axis=-1)[:, :k]

@@ -1,0 +1,62 @@
+"""What all tests share: the golden numbers and models built from the golden checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import ds4_mlx
+from ds4_mlx.engine.language_model import LanguageModel
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_CHECKPOINT = Path(ds4_mlx.__file__).parent / "models" / "golden-tiny"
+DSPARK_CHECKPOINT = Path(__file__).parent / "golden_dspark" / "ckpt"
+
+Golden = Callable[[str], dict[str, np.ndarray]]
+ModelIn = Callable[[str], LanguageModel]
+
+
+@cache
+def _golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
+
+
+@cache
+def _model_in(mode: str, path: Path) -> LanguageModel:
+    options = {
+        "fp32_plain": {"dtype": mx.float32, "simulate_quantization": False},
+        "fp32_kvq": {"dtype": mx.float32},
+        "bf16": {"dtype": mx.bfloat16},
+        "official": {"dtype": mx.bfloat16, "simulate_activations": True},
+    }[mode]
+    return ds4_mlx.load(path, **options)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    """golden("blocks") -> the arrays of tests/golden/blocks.npz."""
+    return _golden
+
+
+@pytest.fixture(scope="session")
+def model_in() -> ModelIn:
+    """model_in("fp32_plain") -> the golden model in that numerical mode, loaded once."""
+    return lambda mode: _model_in(mode, GOLDEN_CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
+def tokens(golden: Golden) -> list[int]:
+    """The golden token sequence, 272 ids."""
+    return golden("logits")["tokens"].tolist()
+
+
+@pytest.fixture(scope="session")
+def dspark_model() -> LanguageModel:
+    """The golden 0731 checkpoint, fp32 without simulation."""
+    return _model_in("fp32_plain", DSPARK_CHECKPOINT)
