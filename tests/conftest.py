@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -13,12 +12,7 @@ import pytest
 import ds4_mlx
 from ds4_mlx.engine.language_model import LanguageModel
 
-GOLDEN = Path(__file__).parent / "golden"
-GOLDEN_CHECKPOINT = Path(ds4_mlx.__file__).parent / "models" / "golden-tiny"
-DSPARK_CHECKPOINT = Path(__file__).parent / "golden_dspark" / "ckpt"
-
-Golden = Callable[[str], dict[str, np.ndarray]]
-ModelIn = Callable[[str], LanguageModel]
+from support import DSPARK_CHECKPOINT, GOLDEN, GOLDEN_CHECKPOINT, Golden, ModelIn
 
 
 @cache

@@ -138,8 +138,8 @@ def generate_events(
     limit = min(context, model.config.max_position_embeddings)
     if len(ids) >= limit:
         raise UserError(
-            f"The prompt has {len(ids)} tokens, but the context holds {limit} with at least one of them for the "
-            "answer. Shorten the prompt or raise the context."
+            f"The prompt has {len(ids)} tokens; a context of {limit} leaves no room for an answer. "
+            "Shorten the prompt or raise the context."
         )
     answer = _Answer(model, raw=raw, thinking=thinking, stop=stop)
     return _run(

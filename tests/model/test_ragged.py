@@ -1,0 +1,115 @@
+"""One function for prefill, decode and any mix: however tokens are grouped into calls, the logits are the same."""
+
+import random
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from ds4_mlx.engine.language_model import LanguageModel, Session
+from ds4_mlx.model.moe import MoE
+
+from model.compare import distance
+from support import Golden, ModelIn
+
+
+def fed_in_chunks(model: LanguageModel, ids: list[int], size: int) -> np.ndarray:
+    session = model.session()
+    return np.array(mx.concatenate([session.feed(ids[i : i + size]) for i in range(0, len(ids), size)]))
+
+
+@pytest.fixture(scope="module")
+def one_shot(model_in: ModelIn, tokens: list[int]) -> np.ndarray:
+    return np.array(model_in("fp32_plain").session().feed(tokens, chunk=len(tokens)))
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 7, 127, 128, 129])
+def test_chunks_equal_one_shot(model_in: ModelIn, tokens: list[int], one_shot: np.ndarray, size: int) -> None:
+    assert np.abs(fed_in_chunks(model_in("fp32_plain"), tokens, size) - one_shot).max() <= 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 5, 129])
+def test_chunks_with_simulation_stay_within_its_bound(
+    model_in: ModelIn, golden: Golden, tokens: list[int], size: int
+) -> None:
+    """One flipped FP8 code moves a logit by 0.7, so on a backend that sums in another order only statistics agree."""
+    model = model_in("fp32_kvq")
+    whole = np.array(model.session().feed(tokens, chunk=len(tokens)))
+    d = distance(fed_in_chunks(model, tokens, size), whole)
+    assert d.rms <= 0.10
+    assert d.argmax >= 0.90
+    assert d.kl <= 0.03
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sessions_interleaved_at_random_equal_one_shot(
+    model_in: ModelIn, tokens: list[int], one_shot: np.ndarray, seed: int
+) -> None:
+    """Three sequences, each at its own place, prefill chunks and single tokens in the same calls."""
+    model, rng = model_in("fp32_plain"), random.Random(seed)
+    lengths = [len(tokens), 140, 67]
+    sessions = [model.session() for _ in lengths]
+    rows: list[list[mx.array]] = [[] for _ in lengths]
+    while open_ := [i for i, s in enumerate(sessions) if s.position < lengths[i]]:
+        chosen = rng.sample(open_, rng.randint(1, len(open_)))
+        parts: list[tuple[Session, list[int]]] = []
+        for i in chosen:
+            start = sessions[i].position
+            size = min(rng.choice([1, 1, 3, 16, 40, 130]), lengths[i] - start)
+            parts.append((sessions[i], tokens[start : start + size]))
+        for i, logits in zip(chosen, model.forward(parts), strict=True):
+            rows[i].append(logits)
+    for i, n in enumerate(lengths):
+        assert np.abs(np.array(mx.concatenate(rows[i])) - one_shot[:n]).max() <= 1e-4
+
+
+def test_a_fork_and_its_origin_go_separate_ways(model_in: ModelIn, tokens: list[int], one_shot: np.ndarray) -> None:
+    model = model_in("fp32_plain")
+    session = model.session()
+    session.feed(tokens[:131])
+    fork = session.fork()
+    fork.feed(tokens[:100])  # something else
+    rest = np.array(session.feed(tokens[131:]))
+    assert np.abs(rest - one_shot[131:]).max() <= 1e-4
+    other = model.session()
+    assert np.abs(np.array(other.feed(tokens[:131] + tokens[:100]))[-1] - np.array(_replay(fork, model))).max() <= 1e-4
+
+
+def _replay(fork: Session, model: LanguageModel) -> mx.array:
+    """The last row of everything the fork has seen, fed again from nothing in other chunks."""
+    return model.session().feed(fork.token_ids, chunk=50)[-1]
+
+
+def test_last_only_is_the_last_row(model_in: ModelIn, tokens: list[int], one_shot: np.ndarray) -> None:
+    model = model_in("fp32_plain")
+    a, b = model.session(), model.session()
+    rows = model.forward([(a, tokens[:20]), (b, tokens[:9])], last_only=True)
+    assert [row.shape for row in rows] == [(1, 400), (1, 400)]
+    assert np.abs(np.array(rows[0])[0] - one_shot[19]).max() <= 1e-4
+    assert np.abs(np.array(rows[1])[0] - one_shot[8]).max() <= 1e-4
+
+
+def test_an_interrupted_call_leaves_every_session_as_it_was(
+    model_in: ModelIn, tokens: list[int], one_shot: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_in("fp32_plain")
+    a, b = model.session(), model.session()
+    model.forward([(a, tokens[:130]), (b, tokens[:6])])
+
+    whole, calls = MoE.__call__, []
+
+    def interrupted_in_the_sixth_layer(self: MoE, x: mx.array, ids: mx.array) -> mx.array:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return whole(self, x, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MoE, "__call__", interrupted_in_the_sixth_layer)
+        with pytest.raises(KeyboardInterrupt):
+            model.forward([(a, tokens[130:140]), (b, tokens[6:20])])
+    assert (a.position, b.position) == (130, 6)
+    assert a.token_ids == tokens[:130]
+    rows = model.forward([(a, tokens[130:140]), (b, tokens[6:20])])
+    assert np.abs(np.array(rows[0]) - one_shot[130:140]).max() <= 1e-4
+    assert np.abs(np.array(rows[1]) - one_shot[6:20]).max() <= 1e-4
