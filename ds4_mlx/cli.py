@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -143,6 +143,72 @@ def generate(
         stats=stats,
     )
     raise typer.Exit(run(request))
+
+
+class Profile(str, Enum):
+    """How a conversion may store weights."""
+
+    EXACT = "exact"
+
+
+@app.command(help="Convert a released checkpoint to our format. Prints the plan first; an interrupted run resumes.")
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="The folder of DeepSeek's checkpoint.")],
+    destination: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DST", help="The folder to write. Must not exist yet.")
+    ],
+    profile: Annotated[
+        Profile, typer.Option(help="exact: every weight bit for bit; experts stay FP4, the rest as released.")
+    ] = Profile.EXACT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+) -> None:
+    """`ds4-mlx convert`."""
+    from ds4_convert import convert as run
+
+    try:
+        outcome = run(source, destination, profile=profile.value, dry_run=dry_run)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. What is finished is kept: the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    if not dry_run:
+        typer.echo(f"{destination}: done in {outcome.seconds:.1f} s. Next: ds4-mlx generate -m {destination} -p ...")
+
+
+@app.command(help="Tell what a model folder holds.")
+def inspect(
+    path: ModelPath,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """`ds4-mlx inspect`."""
+    from ds4_convert import inspect as inspection
+
+    report = inspection.inspect(path)
+    _print_report(inspection, report, json_)
+
+
+@app.command(help="Read a model folder again and compare it with its checksums. Exit code 1 if anything is damaged.")
+def verify(
+    path: ModelPath,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """`ds4-mlx verify`."""
+    from ds4_convert import verify as verification
+
+    report = verification.verify(path)
+    _print_report(verification, report, json_)
+    raise typer.Exit(0 if report.sound else 1)
+
+
+def _print_report(module: Any, report: Any, as_json: bool) -> None:
+    """A report through its module's `render` or `to_json`."""
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(module.to_json(report), indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    module.render(report, Console())
 
 
 def run_app(command: typer.Typer) -> None:

@@ -145,12 +145,12 @@ def attend(
     [H], a logit with value zero that only enlarges the denominator and has no say in the maximum. -> float32 [B, H,
     d].
     """
-    q = q.astype(mx.float32) * q.shape[-1] ** -0.5
-    window = window.astype(mx.float32)
-    scores = mx.where(window_mask[:, None], q @ window.T, -mx.inf)  # [B, H, L]
+    scale = q.shape[-1] ** -0.5
+    q, window = q.astype(mx.float32), window.astype(mx.float32)
+    scores = mx.where(window_mask[:, None], q @ window.T * scale, -mx.inf)  # [B, H, L]
     if entries is not None and entry_mask is not None:
         entries = entries.astype(mx.float32)
-        entry_scores = mx.where(entry_mask[:, None], q @ entries.swapaxes(-1, -2), -mx.inf)
+        entry_scores = mx.where(entry_mask[:, None], q @ entries.swapaxes(-1, -2) * scale, -mx.inf)
         scores = mx.concatenate([scores, entry_scores], axis=-1)
     top = scores.max(axis=-1, keepdims=True)  # a query always sees itself, so this is finite
     weights = mx.exp(scores - top)

@@ -1,0 +1,40 @@
+"""The small files that travel with the weights: tokenizer, prompt encoder, licence, and the entry for mlx-lm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ds4_mlx.errors import UserError
+
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "special_id_remap.json",
+    "chat_template.jinja",
+)
+MODEL_FILE = "ds4_mlx_model.py"
+MODEL_FILE_TEXT = b'''\
+"""mlx-lm runs this folder through this file ("model_file" in config.json). It only points to the installed ds4-mlx."""
+
+from ds4_mlx.engine.mlx_lm import Model, ModelArgs  # noqa: F401
+'''
+
+
+def auxiliary_files(source: Path) -> dict[str, Path]:
+    """The files of a source folder to copy: name in the destination -> file, in a fixed order."""
+    files = {name: source / name for name in _COPIED}
+    files |= {path.name: path for path in sorted(source.glob("LICENSE*"))}
+    files |= {path.relative_to(source).as_posix(): path for path in sorted((source / "encoding").rglob("*"))}
+    files["SOURCE_README.md"] = source / "README.md"
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def read_auxiliary(path: Path) -> bytes:
+    """The content of such a file. Raises `UserError` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None

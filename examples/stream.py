@@ -1,0 +1,18 @@
+"""An answer as it is generated: reasoning and content apart, figures at the end."""
+
+import sys
+
+import ds4_mlx
+
+
+def main(folder: str | None = None) -> None:
+    model = ds4_mlx.load(folder)
+    for event in model.stream("What is 12 + 30?", max_tokens=32, seed=1):
+        if event.kind == "done":
+            print(f"\n[{event.stats.decode_tps:.0f} tokens/s, ended by {event.stats.finish_reason}]")
+        else:
+            print(event.text, end="", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
