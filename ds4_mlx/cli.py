@@ -218,6 +218,16 @@ def run_app(command: typer.Typer) -> None:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except ImportError as error:
+        # On Linux the package `mlx` comes without a backend; the extras bring one.
+        if "libmlx" not in str(error):
+            raise
+        typer.echo(
+            f"error: MLX has no backend here ({error}). Install one: pip install 'ds4-mlx[cuda13]' with an NVIDIA GPU, "
+            "pip install 'ds4-mlx[cpu]' without.",
+            err=True,
+        )
+        sys.exit(2)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from ds4_mlx.engine.sampling import Sampler, SamplingOptions, log_softmax
 from ds4_mlx.errors import UserError
 from ds4_mlx.text import CompletionStream, StopMatcher, TextStream, encode_messages
+from ds4_mlx.text.special import THINK
 
 if TYPE_CHECKING:
     from ds4_mlx.engine.language_model import LanguageModel, Session
@@ -141,7 +142,8 @@ def generate_events(
             f"The prompt has {len(ids)} tokens; a context of {limit} leaves no room for an answer. "
             "Shorten the prompt or raise the context."
         )
-    answer = _Answer(model, raw=raw, thinking=thinking, stop=stop)
+    # A conversation that ends in an unfinished assistant message is continued after its reasoning.
+    answer = _Answer(model, raw=raw, thinking=prompt.endswith(THINK), stop=stop)
     return _run(
         session or model.session(),
         ids,

@@ -15,8 +15,9 @@ from ds4_mlx.model.linear import GroupedLinear, Numerics, QuantizedLinear, RMSNo
 from ds4_mlx.model.rope import Rope, apply_rope
 from ds4_mlx.quant.simulate import simulate_kv
 
-# Queries attended at once. Bounds the scores to [block, H, block + window + entries] whatever the chunk.
+# Queries attended at once: this many, or fewer where their float32 scores against all entries would pass the bound.
 _QUERY_BLOCK = 128
+_SCORE_BYTES = 1 << 28
 
 
 class Attention(nn.Module):
@@ -89,8 +90,9 @@ class Attention(nn.Module):
         width = self._config.sliding_window
         base = span.position + span.length - window.shape[0]  # position of the window's first row
         outputs = []
-        for start in range(0, span.length, _QUERY_BLOCK):
-            stop = min(start + _QUERY_BLOCK, span.length)
+        block = self._query_block(0 if entries is None else entries.shape[0])
+        for start in range(0, span.length, block):
+            stop = min(start + block, span.length)
             rows = slice(span.start + start, span.start + stop)
             positions = np.arange(span.position + start, span.position + stop)
             low = max(base, int(positions[0]) - width + 1)
@@ -114,6 +116,12 @@ class Attention(nn.Module):
             )
             outputs.append(o.astype(q.dtype))
         return mx.concatenate(outputs)
+
+    def _query_block(self, entries: int) -> int:
+        """How many queries to attend at once, so that memory stays bounded however long the sequence."""
+        heads = max(self._config.num_attention_heads, self._config.index_n_heads)
+        per_query = 4 * heads * max(1, entries)
+        return max(1, min(_QUERY_BLOCK, _SCORE_BYTES // per_query))
 
     def _visible_entries(
         self, entries: mx.array, positions: np.ndarray, scores: mx.array | None

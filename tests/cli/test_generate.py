@@ -215,6 +215,16 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_mlx_without_backend_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_backend(*_: object) -> None:
+        raise ImportError("libmlx.so: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("ds4_mlx.engine.language_model.open_checkpoint", no_backend)
+    result = command("generate", "-p", "Hi")
+    assert result.code == 2
+    assert "ds4-mlx[cpu]" in result.err
+
+
 def test_version(command: Command) -> None:
     assert command("--version").out.strip() == f"ds4-mlx {ds4_mlx.__version__}"
 

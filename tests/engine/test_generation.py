@@ -192,3 +192,12 @@ def test_closing_the_stream_early_leaves_the_session_usable(model: LanguageModel
     stream.close()
     assert len(session.token_ids) == session.position
     session.feed([1])
+
+
+def test_an_answer_begun_by_the_caller_is_continued_as_content(model: LanguageModel, scripted) -> None:
+    scripted(" 42.")
+    messages = [
+        {"role": "user", "content": "What?"},
+        {"role": "assistant", "reasoning_content": "hm", "content": "It is", "wo_eos": True},
+    ]
+    assert answer(model.stream(messages, temperature=0)) == {"reasoning": "", "content": " 42."}

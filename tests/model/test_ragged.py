@@ -113,3 +113,18 @@ def test_an_interrupted_call_leaves_every_session_as_it_was(
     rows = model.forward([(a, tokens[130:140]), (b, tokens[6:20])])
     assert np.abs(np.array(rows[0]) - one_shot[130:140]).max() <= 1e-4
     assert np.abs(np.array(rows[1]) - one_shot[6:20]).max() <= 1e-4
+
+
+def test_the_block_of_queries_attended_at_once_does_not_matter(
+    model_in: ModelIn, tokens: list[int], one_shot: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ds4_mlx.model.attention._SCORE_BYTES", 4 * 16 * 20 * 9)
+    got = np.array(model_in("fp32_plain").session().feed(tokens, chunk=len(tokens)))
+    assert np.abs(got - one_shot).max() <= 1e-4
+
+
+def test_memory_of_scores_is_bounded_at_a_million_tokens(model_in: ModelIn) -> None:
+    attention = model_in("fp32_plain").network.layers[2].attn
+    assert attention._query_block(0) == 128
+    assert attention._query_block(1 << 18) * (1 << 18) * 16 * 4 <= 1 << 28
+    assert attention._query_block(1 << 40) == 1
