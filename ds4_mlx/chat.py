@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ds4_mlx.commands.generate import DEFAULT_NOTE, Collected
 from ds4_mlx.errors import UserError
 from ds4_mlx.terminal import AnswerPrinter, loading_progress, note, prompt_progress, stats_line
 
@@ -39,17 +40,14 @@ class Chat:
     def say(self, text: str) -> None:
         """Sends a message and prints the answer. What was answered before an interruption stays in the conversation."""
         self.messages.append({"role": "user", "content": text})
-        printer, reasoning, content, stats = AnswerPrinter(), "", "", None
+        printer, answer, stats = AnswerPrinter(), Collected(), None
         try:
             with prompt_progress() as on_prefill:
                 for event in self._model.stream(
                     self.messages, session=self._session, on_prefill=on_prefill, **self._options
                 ):
                     stats = event.stats
-                    if event.kind == "reasoning":
-                        reasoning += event.text
-                    elif event.kind == "content":
-                        content += event.text
+                    answer.add(event)
                     printer.show(event)
         except KeyboardInterrupt:
             printer.end()
@@ -58,7 +56,14 @@ class Chat:
             self.messages.pop()  # the message was not taken: too long, say
             raise
         printer.end()
-        self.messages.append({"role": "assistant", "content": content, "reasoning_content": reasoning})
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": answer.content,
+            "reasoning_content": answer.reasoning,
+        }
+        if answer.tool_calls:
+            message["tool_calls"] = [{"type": "function", "function": call} for call in answer.tool_calls]
+        self.messages.append(message)
         if stats is not None:
             note(stats_line(stats))
 
@@ -107,7 +112,6 @@ def chat(
     ctx: Annotated[int, typer.Option(min=2, help="Context: the whole conversation, in tokens.")] = 32768,
 ) -> None:
     """Chat with a model. /help inside lists the commands."""
-    from ds4_mlx.commands.generate import DEFAULT_NOTE
     from ds4_mlx.engine.language_model import open_model
 
     loaded = open_model(model)

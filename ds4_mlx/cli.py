@@ -5,10 +5,12 @@ Heavy imports (mlx, tokenizers) happen inside the commands, so that `--help` ans
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -118,8 +120,9 @@ def generate(
         typer.Option(metavar="FILE", help="Write each token's logprobs, one JSON a line.", rich_help_panel=_OUTPUT),
     ] = None,
     top_logprobs: Annotated[
-        int, typer.Option(min=0, metavar="K", help="With K alternatives per token.", rich_help_panel=_OUTPUT)
-    ] = 5,
+        int | None,
+        typer.Option(min=0, metavar="K", help="With K alternatives per token; 5 by default.", rich_help_panel=_OUTPUT),
+    ] = None,
 ) -> None:
     """`ds4-mlx generate`."""
     from ds4_mlx.commands.generate import Request, run
@@ -212,22 +215,42 @@ def _print_report(module: Any, report: Any, as_json: bool) -> None:
 
 
 def run_app(command: typer.Typer) -> None:
-    """Runs a typer app; a `UserError` becomes one sentence on stderr and exit code 2."""
+    """Runs a typer app; whatever a person can mend becomes one sentence on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? instead of ending the program
     try:
-        command(prog_name=None)
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except BrokenPipeError:  # whoever read our output has left
+        _drop_output()
+        sys.exit(1)
+    except OSError as error:
+        _drop_output()
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}.")
     except ImportError as error:
         # On Linux the package `mlx` comes without a backend; the extras bring one.
         if "libmlx" not in str(error):
             raise
-        typer.echo(
-            f"error: MLX has no backend here ({error}). Install one: pip install 'ds4-mlx[cuda13]' with an NVIDIA GPU, "
-            "pip install 'ds4-mlx[cpu]' without.",
-            err=True,
+        _fail(
+            f"MLX has no backend here ({error}). Install one: pip install 'ds4-mlx[cuda13]' with an NVIDIA GPU, "
+            "pip install 'ds4-mlx[cpu]' without."
         )
-        sys.exit(2)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Sends what is still buffered nowhere; Python would complain about it again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

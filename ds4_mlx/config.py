@@ -157,6 +157,15 @@ class ModelConfig:
                 f"index_head_dim {self.index_head_dim} is not a power of two of at least 32",
             ),
             (self.num_experts_per_tok <= self.n_routed_experts, "num_experts_per_tok is larger than n_routed_experts"),
+            (self.num_hidden_layers <= 256, f"num_hidden_layers {self.num_hidden_layers} is beyond any such model"),
+            (self.n_routed_experts <= 4096, f"n_routed_experts {self.n_routed_experts} is beyond any such model"),
+            (self.rope_theta > 1 and self.compress_rope_theta > 1, "rope_theta and compress_rope_theta must exceed 1"),
+            (self.bos_token_id < self.vocab_size, "bos_token_id is outside the vocabulary"),
+            (self.eos_token_id < self.vocab_size, "eos_token_id is outside the vocabulary"),
+            (
+                self.dspark is None or all(0 <= t < self.num_hidden_layers for t in self.dspark.target_layer_ids),
+                "dspark_target_layer_ids names a layer that does not exist",
+            ),
             (self.n_shared_experts == 1, f"n_shared_experts is {self.n_shared_experts}, only 1 is supported"),
             (self.hidden_size % 32 == 0, f"hidden_size {self.hidden_size} is not a multiple of 32"),
             (self.moe_intermediate_size % 32 == 0, "moe_intermediate_size is not a multiple of 32"),
@@ -176,7 +185,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing; a model folder needs it.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). Download the file again.") from None
 
 
@@ -211,7 +220,7 @@ def _compress_ratios(config: dict[str, Any], num_hidden_layers: int) -> tuple[in
         raise UserError(
             f"config.json needs compress_ratios with one entry per layer ({num_hidden_layers}), found {ratios!r}."
         )
-    unknown = sorted({str(r) for r in ratios if r not in KNOWN_RATIOS})
+    unknown = sorted({repr(r) for r in ratios if type(r) is not int or r not in KNOWN_RATIOS})
     if unknown:
         raise UserError(
             f"config.json has compress_ratios {', '.join(unknown)}; known are {', '.join(map(str, KNOWN_RATIOS))}."
@@ -239,7 +248,7 @@ def _dspark(config: dict[str, Any]) -> DSparkConfig | None:
     if "dspark_block_size" not in config:
         return None
     targets = config.get("dspark_target_layer_ids")
-    if not isinstance(targets, list) or not all(isinstance(t, int) for t in targets):
+    if not isinstance(targets, list) or not targets or not all(type(t) is int for t in targets):
         raise UserError(f"config.json has dspark_target_layer_ids {targets!r}; expected a list of layer numbers.")
     return DSparkConfig(
         block_size=_number(config, "dspark_block_size", whole=True),

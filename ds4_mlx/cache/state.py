@@ -1,15 +1,14 @@
 """The state of one sequence: for each layer a window, compressed entries, and the compressors' open blocks.
 
 MLX arrays are values, so copying a state copies references. What grows (`RowBuffer`) is append-only: rows beyond its
-count mean nothing. Hence an interrupted call is undone by putting the old counts and references back
-(`SequenceState.mark`, `restore`), and two sequences may share a past (`fork`).
+count mean nothing. Hence two sequences may share a past (`SequenceState.fork`), and an interrupted call is undone by
+going back to a fork taken before it (`restore`).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -18,7 +17,7 @@ from ds4_mlx.config import ModelConfig
 
 def last_rows(rows: mx.array, start: int) -> mx.array:
     """rows[start:] as an array of its own. A slice would keep all of `rows` in memory for as long as it lives."""
-    return rows if start == 0 else mx.take(rows, mx.arange(start, rows.shape[0]), axis=0)
+    return mx.take(rows, mx.arange(start, rows.shape[0]), axis=0)
 
 
 class RowBuffer:
@@ -32,20 +31,20 @@ class RowBuffer:
         self._data: mx.array | None = None
 
     @property
-    def rows(self) -> mx.array | None:
-        """The rows [count, width] appended so far, None if there are none."""
-        return None if self._data is None or self.count == 0 else self._data[: self.count]
+    def rows(self) -> mx.array:
+        """The rows [count, width] appended so far."""
+        return mx.zeros((0, self.width)) if self._data is None else self._data[: self.count]
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated, including room for rows to come."""
         return 0 if self._data is None else self._data.nbytes
 
-    def append(self, rows: mx.array) -> None:
-        """Adds rows [n, width] of any n; the first ones fix the dtype."""
+    def append(self, rows: mx.array) -> mx.array:
+        """Adds rows [n, width] of any n; the first ones fix the dtype. Returns all rows [count, width]."""
         n = rows.shape[0]
         if n == 0:
-            return
+            return self.rows
         capacity = 0 if self._data is None else self._data.shape[0]
         if self.count + n > capacity:
             # A quarter more each time: copying stays a small, constant share of the work however long the sequence.
@@ -56,6 +55,7 @@ class RowBuffer:
         # In place unless a fork still holds the array (MLX copies then).
         self._data = mx.slice_update(self._data, rows, mx.array([self.count, 0]), axes=(0, 1))
         self.count += n
+        return self.rows
 
     def arrays(self) -> list[mx.array]:
         """What must be evaluated for the rows to be stored."""
@@ -101,11 +101,6 @@ class LayerState:
         return window + [array for part in self.parts() for array in part.arrays()]
 
 
-class _LayerMark(NamedTuple):
-    window: mx.array | None
-    counts: tuple[int | tuple[mx.array | None, mx.array | None], ...]
-
-
 class SequenceState:
     """One sequence's memory. `position` is the number of tokens fed so far, and the position of the next one."""
 
@@ -142,25 +137,6 @@ class SequenceState:
                     setattr(layer, name, copy.copy(part))
         return twin
 
-    def mark(self) -> tuple[int, list[_LayerMark]]:
-        """A note of where the sequence stands, for `restore`. Holds no growing array, so appends stay in place."""
-        marks = []
-        for layer in self.layers:
-            parts = tuple(
-                part.count if isinstance(part, RowBuffer) else (part.values, part.gates) for part in layer.parts()
-            )
-            marks.append(_LayerMark(layer.window, parts))
-        return self.position, marks
-
-    def restore(self, mark: tuple[int, list[_LayerMark]]) -> None:
-        """Goes back to where `mark` was taken: sets lengths, copies nothing."""
-        self.position, marks = mark
-        for layer, kept in zip(self.layers, marks, strict=True):
-            layer.window = kept.window
-            for part, value in zip(layer.parts(), kept.counts, strict=True):
-                if isinstance(part, RowBuffer):
-                    assert isinstance(value, int)
-                    part.count = value
-                else:
-                    assert isinstance(value, tuple)
-                    part.values, part.gates = value
+    def restore(self, earlier: SequenceState) -> None:
+        """Goes back to `earlier`, a fork of this sequence. While that fork lives, appending copies: drop it soon."""
+        self.position, self.layers = earlier.position, earlier.layers

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,15 +66,17 @@ class Checkpoint:
     def identity(self) -> str:
         """A hash (hex) that tells checkpoints apart and is the same for every profile converted from one of them.
 
-        It covers the sizes and all small vectors (norms, sinks, biases): retraining changes those, repacking does not.
+        It covers all names and shapes, and the values of all vectors (norms, sinks, biases): retraining changes those,
+        repacking does not.
         """
         if "checkpoint_id" in self.own:
             return str(self.own["checkpoint_id"])
-        digest = hashlib.sha256(repr(self.config).encode())
+        digest = hashlib.sha256()
         for name in sorted(self.tensors):
             tensor = self.tensors[name]
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
             if len(tensor.shape) == 1:
-                digest.update(name.encode() + tensor.read().tobytes())
+                digest.update(tensor.read().tobytes())
         return digest.hexdigest()
 
     def load(self) -> Iterator[tuple[str, mx.array]]:
@@ -147,16 +149,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _dspark_stages(tensors: Iterable[str], config: ModelConfig) -> int:
+def _dspark_stages(tensors: Collection[str], config: ModelConfig) -> int:
     """How many drafter stages the names show; the released 0731 config.json does not say (dspark.md 1)."""
-    names = list(tensors)
-    if "mtp.0.main_proj.weight" not in names:
-        return 0
-    if config.dspark is None:
+    stages = {int(m[1]) for m in (re.match(r"mtp\.(\d+)\.", name) for name in tensors) if m}
+    if config.dspark is not None:
+        return 1 + max(stages, default=-1)
+    if "mtp.0.main_proj.weight" in tensors:
         raise UserError(
             "The checkpoint holds a DSpark drafter (mtp.0.main_proj), but config.json lacks its dspark_ keys."
         )
-    return 1 + max(int(m[1]) for m in (re.match(r"mtp\.(\d+)\.", name) for name in names) if m)
+    return 0
 
 
 def _compare(expected: list[Expected], tensors: dict[str, Tensor], path: Path) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ds4_mlx.engine.generation import Event, Stats, Token
     from ds4_mlx.engine.language_model import LanguageModel
 
+DEFAULT_TOP_LOGPROBS = 5
 DEFAULT_NOTE = "(the built-in demonstration model has random weights: its text is noise)"
 
 
@@ -37,7 +38,7 @@ class Request:
     as_json: bool
     dump_tokens: bool
     dump_logprobs: Path | None
-    top_logprobs: int
+    top_logprobs: int | None
     stats: bool
 
 
@@ -66,31 +67,26 @@ def run(request: Request) -> int:
     prompt = read_prompt(request.prompt, request.prompt_file)
     if request.raw and (request.system is not None or request.effort is not None):
         raise UserError("--raw takes the prompt as it is, so --system and --effort cannot be used with it.")
-    with ExitStack() as stack:
-        logprobs = stack.enter_context(_open_new(request.dump_logprobs)) if request.dump_logprobs else None
-        from ds4_mlx.engine.language_model import open_model
-        from ds4_mlx.engine.sampling import SamplingOptions
+    if request.top_logprobs is not None and request.dump_logprobs is None:
+        raise UserError("--top-logprobs needs --dump-logprobs FILE to write to.")
+    from ds4_mlx.engine.language_model import open_model
 
-        SamplingOptions(**request.sampling)  # refused before a large model is loaded
-        model = open_model(request.model)
-        messages: list[dict[str, Any]] | str = prompt
-        if request.system is not None:
-            messages = [{"role": "system", "content": request.system}, {"role": "user", "content": prompt}]
-        if request.dump_tokens:
-            return _dump_tokens(model, messages, request)
-        if request.model is None:
-            note(DEFAULT_NOTE)
-        return _generate(model, messages, request, logprobs)
+    model = open_model(request.model)
+    messages: list[dict[str, Any]] | str = prompt
+    if request.system is not None:
+        messages = [{"role": "system", "content": request.system}, {"role": "user", "content": prompt}]
+    if request.dump_tokens:
+        return _dump_tokens(model, messages, request)
+    return _generate(model, messages, request)
 
 
-def _generate(
-    model: LanguageModel, messages: list[dict[str, Any]] | str, request: Request, logprobs: TextIO | None
-) -> int:
+def _generate(model: LanguageModel, messages: list[dict[str, Any]] | str, request: Request) -> int:
     printer, collected, stats = AnswerPrinter(), Collected(), None
+    top = DEFAULT_TOP_LOGPROBS if request.top_logprobs is None else request.top_logprobs
     code = 0
     try:
-        with prompt_progress() as on_prefill, loading_progress() as on_load:
-            # Checks the prompt and every option; only then are the weights read.
+        with ExitStack() as stack:
+            # Checks the prompt and every option; only then is a file opened and are the weights read.
             events = model.stream(
                 messages,
                 raw=request.raw,
@@ -99,11 +95,14 @@ def _generate(
                 max_tokens=request.max_tokens,
                 context=request.context,
                 stop=request.stop,
-                top_logprobs=request.top_logprobs if logprobs else None,
-                on_prefill=on_prefill,
+                top_logprobs=top if request.dump_logprobs else None,
+                on_prefill=stack.enter_context(prompt_progress()),
                 **request.sampling,
             )
-            model.fill(on_load)
+            logprobs = stack.enter_context(_open_output(request.dump_logprobs)) if request.dump_logprobs else None
+            if request.model is None:
+                note(DEFAULT_NOTE)
+            model.fill(stack.enter_context(loading_progress()))
             for event in events:
                 stats = event.stats
                 collected.add(event)
@@ -162,7 +161,7 @@ def _read_file(path: Path) -> bytes:
         raise UserError(f"The prompt file {path} cannot be read: {error.strerror}.") from None
 
 
-def _open_new(path: Path) -> TextIO:
+def _open_output(path: Path) -> TextIO:
     try:
         return path.open("w", encoding="utf-8")
     except OSError as error:

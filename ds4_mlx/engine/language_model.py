@@ -13,6 +13,7 @@ from ds4_mlx.cache import SequenceState
 from ds4_mlx.checkpoint import Checkpoint, open_checkpoint
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.engine.generation import Event, generate_events
+from ds4_mlx.engine.hub import find_model
 from ds4_mlx.engine.memory import check_fits
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch, Numerics, Transformer
@@ -20,9 +21,6 @@ from ds4_mlx.model.linear import on_cpu
 from ds4_mlx.text import Tokenizer, load_tokenizer
 
 TokenIds = Sequence[int] | np.ndarray | mx.array
-
-# The model that runs when none is named: it ships with the package.
-DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "golden-tiny"
 
 
 def load(
@@ -67,25 +65,6 @@ def open_model(
     return LanguageModel(checkpoint, tokenizer, Numerics(dtype, simulate_quantization, simulate_activations))
 
 
-def find_model(path_or_repo: str | Path | None) -> Path:
-    """The folder of a model: the given one, the hub's (downloaded into the hub's cache), or the default's."""
-    if path_or_repo is None:
-        return DEFAULT_MODEL
-    path = Path(path_or_repo).expanduser()
-    name = str(path_or_repo)
-    looks_like_repo = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.exists()
-    if path.exists() or not looks_like_repo:
-        return path
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{name} is no folder here, and the hub did not deliver it: {reason}") from None
-
-
 class Session:
     """One conversation: what has been fed, and the model's memory of it."""
 
@@ -119,6 +98,7 @@ class Session:
         after the last whole chunk.
         """
         ids = self.model.check_ids(token_ids)
+        self.model.check_room(self, len(ids))
         step = default_chunk() if chunk is None else chunk
         if step < 1:
             raise UserError(f"chunk is {chunk}; expected at least 1.")
@@ -218,7 +198,8 @@ class LanguageModel:
 
         parts: (session, token ids [n]) pairs, each session at most once. Returns for each the logits float32 [n,
         vocab], or [1, vocab] with last_only; with_streams adds the last streams [n, hc_mult, hidden_size] that the
-        MTP block reads. An error leaves every session as it was.
+        MTP block reads. An error or an interruption leaves every
+        session as it was; only if the device itself fails do they start over.
         """
         checked = [(session, self.check_ids(ids)) for session, ids in parts]
         sessions = [session for session, _ in checked]
@@ -227,21 +208,27 @@ class LanguageModel:
         if len({id(session) for session in sessions}) < len(sessions):
             raise UserError("A session may appear only once in a forward call; join its tokens.")
         for session, ids in checked:
-            self._check_room(session, len(ids))
-        marks = [session.state.mark() for session in sessions]
+            self.check_room(session, len(ids))
+        before = [session.state.fork() for session in sessions]
         try:
             batch = Batch.of([(session.state, ids) for session, ids in checked])
             h = self.network(batch)
             # The output matrix is wide: apply it only to the rows somebody asked for.
             rows = [span.stop - 1 for span in batch.spans]
             flat = self.network.logits(h[mx.array(rows)] if last_only else h)
-            mx.async_eval(flat, *(array for session in sessions for array in session.state.arrays()))
             for session, ids in checked:
                 session.token_ids.extend(ids.tolist())
         except BaseException:  # Ctrl-C above all
-            for session, mark in zip(sessions, marks, strict=True):
-                session.state.restore(mark)
+            for session, state in zip(sessions, before, strict=True):
+                session.state.restore(state)
                 del session.token_ids[session.position :]
+            raise
+        del before  # held, it would make every append copy
+        try:
+            mx.async_eval(flat, *(array for session in sessions for array in session.state.arrays()))
+        except Exception:  # the device failed, out of memory say; what the sessions held went into the call
+            for session in sessions:
+                session.reset()
             raise
         logits = [flat[i : i + 1] if last_only else flat[span.rows] for i, span in enumerate(batch.spans)]
         if with_streams:
@@ -264,8 +251,18 @@ class LanguageModel:
         expected = (len(ids), self.config.hc_mult, self.config.hidden_size)
         if h.shape != expected:
             raise UserError(f"h has shape {h.shape}; expected {expected}, one row per token id.")
-        batch = Batch.of([(state or SequenceState.for_mtp(self.config), ids)])
-        return self.network.mtp_logits(self.network.mtp_forward(h, batch, block), block)
+        if not 0 <= block < len(self.network.mtp):
+            raise UserError(f"There is no MTP block {block}; the model has {len(self.network.mtp)}.")
+        state = state or SequenceState.for_mtp(self.config)
+        if len(state.layers) != 1:
+            raise UserError("The state belongs to the main model; an MTP block needs SequenceState.for_mtp(config).")
+        before = state.fork()
+        try:
+            streams = self.network.mtp_forward(h, Batch.of([(state, ids)]), block)
+            return self.network.mtp_head(streams, block)
+        except BaseException:
+            state.restore(before)
+            raise
 
     def stream(self, messages_or_text: list[dict[str, Any]] | str, **options: Any) -> Iterator[Event]:
         """Generates an answer to messages (or to one user text), yielding events as text becomes certain.
@@ -276,7 +273,10 @@ class LanguageModel:
 
     def check_ids(self, token_ids: TokenIds) -> np.ndarray:
         """Token ids as int64 [n]. Raises `UserError` if there are none or one is outside the vocabulary."""
-        ids = np.asarray(token_ids)
+        try:
+            ids = np.asarray(token_ids)
+        except ValueError:  # rows of unequal length
+            raise UserError("Token ids must be a flat list of whole numbers.") from None
         if ids.ndim != 1 or not (np.issubdtype(ids.dtype, np.integer) or ids.size == 0):
             raise UserError("Token ids must be a flat list of whole numbers.")
         if ids.size == 0:
@@ -287,7 +287,10 @@ class LanguageModel:
             raise UserError(f"Token id {wrong} is outside the vocabulary (0 to {vocab - 1}).")
         return ids.astype(np.int64)
 
-    def _check_room(self, session: Session, more: int) -> None:
+    def check_room(self, session: Session, more: int) -> None:
+        """Raises `UserError` if `more` tokens do not fit behind what the session holds, or it is another model's."""
+        if session.model is not self:
+            raise UserError("The session belongs to another model; make one with this model's session().")
         limit = self.config.max_position_embeddings
         if session.position + more > limit:
             raise UserError(

@@ -12,12 +12,15 @@ import mlx.core as mx
 
 from ds4_mlx.errors import UserError
 
+_GREEDY_BELOW = 1e-5
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
     """How to choose tokens. The defaults are the model card's: temperature 1, nothing cut off.
 
-    temperature 0 takes the most likely token. top_k 0, top_p 1 and min_p 0 mean "off". seed None draws one at random.
+    temperature 0 takes the most likely token, and so does anything below 1e-5, where float32 leaves no other. top_k
+    0, top_p 1 and min_p 0 mean "off". seed None draws one at random.
     """
 
     temperature: float = 1.0
@@ -50,7 +53,7 @@ class Sampler:
 
     def sample(self, logits: mx.array) -> int:
         """One token from float32 logits [vocab]."""
-        if self.options.temperature == 0:
+        if self.options.temperature < _GREEDY_BELOW:
             return int(mx.argmax(logits))
         self._key, key = mx.random.split(self._key)
         return int(mx.random.categorical(self.log_probabilities(logits), key=key))

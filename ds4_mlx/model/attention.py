@@ -9,15 +9,16 @@ from mlx import nn
 from ds4_mlx.cache import LayerState, last_rows
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.model.batch import Batch, Span
-from ds4_mlx.model.compressor import Compressor, append_and_read
+from ds4_mlx.model.compressor import Compressor
 from ds4_mlx.model.indexer import Indexer, IndexQueries, choose_entries, index_scores
 from ds4_mlx.model.linear import GroupedLinear, Numerics, QuantizedLinear, RMSNorm, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
 from ds4_mlx.quant.simulate import simulate_kv
 
-# Queries attended at once: this many, or fewer where their float32 scores against all entries would pass the bound.
+# Queries attended at once: this many, or fewer where one float32 score per head and entry would pass the bound.
+# Evaluation holds a few arrays of that size.
 _QUERY_BLOCK = 128
-_SCORE_BYTES = 1 << 28
+_SCORE_BYTES = 1 << 27
 
 
 class Attention(nn.Module):
@@ -60,7 +61,7 @@ class Attention(nn.Module):
                 assert state.compressor is not None
                 assert state.entries is not None
                 new = self.compressor.entries(projections, span, state.compressor, kv.dtype)
-                entries = append_and_read(state.entries, self._store(new) if new.shape[0] else new)
+                entries = state.entries.append(self._store(new) if new.shape[0] else new)
             keys = self.indexer.extend(index, span, state) if index is not None else None
             outputs.append(self._attend(q, window, entries, index, keys, span))
         o = apply_rope(mx.concatenate(outputs), table, inverse=True)  # [T, H, d]
@@ -89,8 +90,8 @@ class Attention(nn.Module):
         """The span's queries, a block at a time, against what each of them may see -> [n, H, d] in the dtype of q."""
         width = self._config.sliding_window
         base = span.position + span.length - window.shape[0]  # position of the window's first row
-        outputs = []
         block = self._query_block(0 if entries is None else entries.shape[0])
+        outputs = []
         for start in range(0, span.length, block):
             stop = min(start + block, span.length)
             rows = slice(span.start + start, span.start + stop)
@@ -98,22 +99,9 @@ class Attention(nn.Module):
             low = max(base, int(positions[0]) - width + 1)
             row_positions = np.arange(low, span.position + stop)
             in_window = (row_positions <= positions[:, None]) & (row_positions > positions[:, None] - width)
-            seen, seen_mask = None, None
-            if entries is not None and entries.shape[0]:
-                scores = (
-                    None
-                    if index is None or keys is None or entries.shape[0] <= self._config.index_topk
-                    else index_scores(index.queries[rows], index.weights[rows], keys)
-                )
-                seen, seen_mask = self._visible_entries(entries, positions, scores)
-            o = attend(
-                q[rows],
-                window[low - base : span.position + stop - base],
-                mx.array(in_window),
-                seen,
-                seen_mask,
-                self.attn_sink,
-            )
+            seen = self._seen_entries(entries, keys, index, rows, positions)
+            kept = window[low - base : span.position + stop - base]
+            o = attend(q[rows], kept, mx.array(in_window), *seen, self.attn_sink)
             outputs.append(o.astype(q.dtype))
         return mx.concatenate(outputs)
 
@@ -123,19 +111,27 @@ class Attention(nn.Module):
         per_query = 4 * heads * max(1, entries)
         return max(1, min(_QUERY_BLOCK, _SCORE_BYTES // per_query))
 
-    def _visible_entries(
-        self, entries: mx.array, positions: np.ndarray, scores: mx.array | None
-    ) -> tuple[mx.array, mx.array]:
-        """The entries each query may use and the mask over them.
+    def _seen_entries(
+        self,
+        entries: mx.array | None,
+        keys: mx.array | None,
+        index: IndexQueries | None,
+        rows: slice,
+        positions: np.ndarray,
+    ) -> tuple[mx.array | None, mx.array | None]:
+        """The entries that the queries at `rows` of the batch may use, and the mask over them.
 
-        Without scores all entries [N, d] with a causal mask [B, N]; with scores the chosen ones [B, k, d] and a mask
-        [B, k]. Entry b covers tokens up to ratio * b + ratio - 1 and is visible from there on.
+        All entries [N, d] with a causal mask [B, N]; or, where the indexer must choose, [B, k, d] and a mask [B, k].
+        Entry b covers tokens up to ratio * b + ratio - 1 and is visible from there on.
         """
-        n, complete = entries.shape[0], (positions + 1) // self._ratio
-        visible = mx.array(np.arange(n) < complete[:, None])
-        if scores is None:
+        if entries is None or entries.shape[0] == 0:
+            return None, None
+        n, topk = entries.shape[0], self._config.index_topk
+        # Compared on the device: a mask made here would be held for every block of every layer until evaluation.
+        visible = mx.arange(n) < mx.array((positions + 1) // self._ratio)[:, None]
+        if index is None or keys is None or n <= topk:
             return entries, visible
-        chosen = choose_entries(scores, visible, self._config.index_topk)
+        chosen = choose_entries(index_scores(index.queries[rows], index.weights[rows], keys), visible, topk)
         return entries[mx.minimum(chosen, n - 1)], chosen < n
 
 

@@ -59,6 +59,11 @@ class Batch:
         flat = mx.concatenate([mx.array(ids).astype(mx.int32) for _, ids in parts])
         return cls(flat, positions, spans)
 
+    def advance(self) -> None:
+        """Tells every sequence that its tokens have passed all layers."""
+        for span in self.spans:
+            span.state.position += span.length
+
     def table(self, rope: Rope) -> RopeTable:
         """Cosines and sines at every token; made once per kind of rope and call."""
         key = id(rope)

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ds4_mlx.cache import CompressorState, RowBuffer, last_rows
+from ds4_mlx.cache import CompressorState, last_rows
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.linear import LinearFloat32, RMSNorm
@@ -26,8 +26,8 @@ class Compressor(nn.Module):
     """Emits one entry [d] per complete block of `ratio` tokens, each channel its own softmax over the pooled tokens.
 
     With ratio 4 there are two series of channels, and an entry pools the first series of the block before with the
-    second series of its own block: entries overlap. `finish_entries` is applied to new entries after norm and RoPE;
-    it rounds them as the cache stores them.
+    second series of its own block: entries overlap. What comes out is normed and rotated, not yet rounded as the cache
+    stores it.
     """
 
     def __init__(self, config: ModelConfig, ratio: int, dim: int, rope: Rope) -> None:
@@ -79,10 +79,3 @@ class Compressor(nn.Module):
             values = mx.concatenate([values[:-1, :, :d], values[1:, :, d:]], axis=1)  # [n, 8, d]
             gates = mx.concatenate([gates[:-1, :, :d], gates[1:, :, d:]], axis=1)
         return (mx.softmax(gates, axis=1) * values).sum(axis=1)
-
-
-def append_and_read(buffer: RowBuffer, new: mx.array) -> mx.array:
-    """Stores new entries [n, d] and returns all of them [N, d]; N may be zero."""
-    buffer.append(new)
-    rows = buffer.rows
-    return new if rows is None else rows

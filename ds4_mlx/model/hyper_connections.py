@@ -11,7 +11,10 @@ from ds4_mlx.config import ModelConfig
 
 
 class HyperConnectionWeights(NamedTuple):
-    """Parameters of one site, all float32: fn [(2 + N) * N, N * D], base [(2 + N) * N], scale [3]."""
+    """Parameters of one site, all float32: fn [M, N * D], base [M], scale; M = (2 + N) * N and scale [3] in a block.
+
+    The final collapse has M = N and scale [1].
+    """
 
     fn: mx.array
     base: mx.array

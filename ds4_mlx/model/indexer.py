@@ -10,7 +10,7 @@ from mlx import nn
 from ds4_mlx.cache import LayerState
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.model.batch import Batch, Span
-from ds4_mlx.model.compressor import Compressor, Projections, append_and_read
+from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.linear import Linear, Numerics, QuantizedLinear
 from ds4_mlx.model.rope import Rope, apply_rope
 from ds4_mlx.quant.simulate import rotate_and_simulate_index
@@ -30,7 +30,6 @@ class Indexer(nn.Module):
     def __init__(self, config: ModelConfig, numerics: Numerics, rope: Rope) -> None:
         super().__init__()
         self._heads, self._dim, self._rope = config.index_n_heads, config.index_head_dim, rope
-        self._topk = config.index_topk
         self._simulate = numerics.simulate_quantization
         self.wq_b = QuantizedLinear(config.q_lora_rank, self._heads * self._dim, numerics)
         self.weights_proj = Linear(config.hidden_size, self._heads)
@@ -48,7 +47,7 @@ class Indexer(nn.Module):
         assert state.index_compressor is not None
         assert state.index_entries is not None
         new = self.compressor.entries(prepared.projections, span, state.index_compressor, prepared.queries.dtype)
-        return append_and_read(state.index_entries, self._round(new) if new.shape[0] else new)
+        return state.index_entries.append(self._round(new) if new.shape[0] else new)
 
     def _round(self, x: mx.array) -> mx.array:
         return rotate_and_simulate_index(x) if self._simulate else x

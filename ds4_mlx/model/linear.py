@@ -137,9 +137,17 @@ class LinearFloat32(Weight):
         return product_float32(x, self.weight)
 
 
+# Rows of a bfloat16 matrix are upcast at most this many bytes at a time: the output matrix alone would be 2 GB.
+_UPCAST_BYTES = 1 << 26
+
+
 def product_float32(x: mx.array, weight: mx.array) -> mx.array:
     """x [..., in] times weight [out, in] transposed, both upcast: float32 [..., out]."""
-    return x.astype(mx.float32) @ weight.astype(mx.float32).T
+    out, width = weight.shape
+    step = max(1, _UPCAST_BYTES // (4 * width))
+    x = x.astype(mx.float32)
+    tiles = [x @ weight[i : i + step].astype(mx.float32).T for i in range(0, out, step)]
+    return tiles[0] if len(tiles) == 1 else mx.concatenate(tiles, axis=-1)
 
 
 class RMSNorm(Weight):

@@ -87,8 +87,7 @@ class Transformer(nn.Module):
         h = mx.repeat(x[:, None], self._config.hc_mult, axis=1)
         for layer, block in enumerate(self.layers):
             h = block(h, batch, layer)
-        for span in batch.spans:
-            span.state.position += span.length
+        batch.advance()
         return h
 
     def logits(self, h: mx.array) -> mx.array:
@@ -99,11 +98,10 @@ class Transformer(nn.Module):
         """MTP block `block` over last streams h [T, N, D]; `batch` holds the ids of the next tokens -> streams."""
         mtp = self.mtp[block]
         streams = mtp(mtp.combine(h, self.embedding(batch.ids)), batch, 0)
-        for span in batch.spans:
-            span.state.position += span.length
+        batch.advance()
         return streams
 
-    def mtp_logits(self, streams: mx.array, block: int = 0) -> mx.array:
+    def mtp_head(self, streams: mx.array, block: int = 0) -> mx.array:
         """What `mtp_forward` returned -> float32 logits of the token after next [T, vocab]."""
         mtp = self.mtp[block]
         return self.head(mtp.norm(hc_head(streams, head_site(mtp), self._config)))
