@@ -23,6 +23,17 @@ from ds4_mlx.engine.mlx_lm import Model, ModelArgs  # noqa: F401
 '''
 
 
+def read_all_auxiliary(source: Path) -> dict[str, bytes]:
+    """The content of the files to copy from a source folder, by their name in the destination, in a fixed order.
+
+    Raises `UserError` when one cannot be read or there is no tokenizer: better before hours of conversion than after.
+    """
+    contents = {name: read_auxiliary(path) for name, path in auxiliary_files(source).items()}
+    if not contents.keys() & {"tokenizer.json", "tokenizer.model"}:
+        raise UserError(f"{source} has neither tokenizer.json nor tokenizer.model. Complete the download.")
+    return contents
+
+
 def auxiliary_files(source: Path) -> dict[str, Path]:
     """The files of a source folder to copy: name in the destination -> file, in a fixed order."""
     files = {name: source / name for name in _COPIED}

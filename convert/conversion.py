@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from ds4_convert import files
-from ds4_convert.auxiliary import MODEL_FILE, MODEL_FILE_TEXT, auxiliary_files, read_auxiliary
+from ds4_convert.auxiliary import MODEL_FILE, MODEL_FILE_TEXT, read_all_auxiliary
 from ds4_convert.checksums import ALGORITHM, CHECKSUMS_NAME, Described, checksum_file, fingerprint
 from ds4_convert.journal import Journal
 from ds4_convert.plan import Plan, make_plan
@@ -56,12 +56,16 @@ def convert(
     """
     start = time.monotonic()
     console = console or Console(stderr=True)
-    source, destination = Path(source).expanduser(), Path(destination).expanduser().resolve()
+    try:
+        source, destination = Path(source).expanduser(), Path(destination).expanduser().resolve()
+    except (RuntimeError, OSError):
+        raise UserError(f"{destination} leads nowhere (a loop of links). Choose another destination.") from None
     chosen = get_profile(profile)
     checkpoint = open_checkpoint(source)
     if checkpoint.kind == "converted":
         raise UserError(f"{source} is already converted (profile {checkpoint.profile}); give a released checkpoint.")
     _check_destination(source, destination)
+    auxiliary = read_all_auxiliary(source)
     partial = partial_folder(destination)
     identity = {
         "format": FORMAT_VERSION,
@@ -70,8 +74,8 @@ def convert(
         "source": str(source.resolve()),
     }
     shards = group_into_shards(chosen.outputs(checkpoint))
-    complete = _is_complete(partial, identity)
     with files.disk_errors_explained(destination):
+        complete = _is_complete(partial, identity)
         journal = Journal(partial, identity) if complete else Journal.read(partial, identity)
     recorded = journal.shards
     kept = {s.name for s in shards if complete or (s.name in recorded and is_whole(s, recorded[s.name], partial))}
@@ -92,7 +96,7 @@ def convert(
             partial.mkdir(exist_ok=True)
             with files.only_one_writer(partial):
                 _write_shards(plan, journal, kept, console)
-                _write_rest(plan, journal)
+                _write_rest(plan, journal, auxiliary)
                 journal.remove()
                 files.sync_folder(partial)
         os.rename(partial, destination)
@@ -146,7 +150,7 @@ def _write_shards(plan: Plan, journal: Journal, kept: set[str], console: Console
             meter.finished(shard.name, already=shard.name in kept)
 
 
-def _write_rest(plan: Plan, journal: Journal) -> None:
+def _write_rest(plan: Plan, journal: Journal, auxiliary: dict[str, bytes]) -> None:
     """Writes everything but the shards: index, config, tokenizer and the like, and the checksums of all."""
     folder = journal.folder
     checksums = {o.name: journal.shards[shard.name].checksums[o.name] for shard in plan.shards for o in shard.outputs}
@@ -162,8 +166,7 @@ def _write_rest(plan: Plan, journal: Journal) -> None:
         "config.json": _json(_config(plan.source, plan.profile, plan.bits_per_weight, fingerprint(described))),
         MODEL_FILE: MODEL_FILE_TEXT,
     }
-    for name, path in auxiliary_files(plan.source.path).items():
-        contents[name] = read_auxiliary(path)
+    contents |= auxiliary
     for name, content in contents.items():
         _write(folder / name, content)
     entries = {name: checksum_file(folder / name) for name in sorted(contents)}

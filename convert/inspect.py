@@ -120,7 +120,7 @@ def render(report: Report, console: Console) -> None:
         "memory": f"{size(report.memory_needed)} for the weights, plus the cache of the context",
         "identity": report.identity[:16],
     }
-    if report.source is not None:
+    if isinstance(report.source, dict):
         rows["made from"] = f"{report.source.get('name')}, by ds4-mlx {report.written_by}"
         rows["fingerprint"] = str(report.fingerprint)[:16]
     table = Table.grid(padding=(0, 2))

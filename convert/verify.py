@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from ds4_convert.checksums import CHECKSUMS_NAME, Described, checksum_file, checksum_pieces, fingerprint
+from ds4_convert.auxiliary import MODEL_FILE
+from ds4_convert.checksums import ALGORITHM, CHECKSUMS_NAME, Described, checksum_file, checksum_pieces, fingerprint
 from ds4_convert.progress import Meter
 from ds4_convert.units import duration, size
 from ds4_mlx.checkpoint import open_checkpoint
@@ -24,6 +25,7 @@ from ds4_mlx.config import ModelConfig, read_json
 from ds4_mlx.errors import UserError
 
 _SHARDS = "model*.safetensors"  # every file that mlx-lm, too, would load
+_ALWAYS_RECORDED = {"config.json", INDEX_NAME, MODEL_FILE}
 
 
 class Problem(NamedTuple):
@@ -64,7 +66,11 @@ def verify(path: str | Path, *, console: Console | None = None) -> Report:
         open_checkpoint(path)  # explains
     problems: list[Problem] = []
     shards = _read_shards(path, problems)
-    converted = (path / CHECKSUMS_NAME).exists() or CONFIG_KEY in read_json(path / "config.json")
+    converted = (path / CHECKSUMS_NAME).exists()
+    if not converted:
+        config_json = read_json(path / "config.json")
+        ModelConfig.from_dict(config_json)  # or a refusal that explains
+        converted = CONFIG_KEY in config_json
     tensors = {name: tensor for shard in shards.values() for name, tensor in shard.items()}
     total = sum(t.nbytes for t in tensors.values())
     compared = 0
@@ -164,7 +170,11 @@ def _recorded(path: Path, problems: list[Problem]) -> tuple[dict[str, str], dict
     """The recorded checksums of tensors and of small files; both empty, with a problem noted, when unreadable."""
     try:
         recorded = read_json(path / CHECKSUMS_NAME)
-        return dict(recorded["tensors"]), dict(recorded["files"])
+        tensors, small = dict(recorded["tensors"]), dict(recorded["files"])
+        inside = all(isinstance(n, str) and ".." not in Path(n).parts and not Path(n).is_absolute() for n in small)
+        if recorded["algorithm"] != ALGORITHM or not tensors or not inside or not small.keys() >= _ALWAYS_RECORDED:
+            raise ValueError
+        return tensors, small
     except (UserError, KeyError, TypeError, ValueError):
         problems.append(Problem(CHECKSUMS_NAME, "", f"{path / CHECKSUMS_NAME} is missing or damaged."))
         return {}, {}

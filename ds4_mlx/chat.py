@@ -18,7 +18,8 @@ HELP = """\
 /help   show this
 /new    forget the conversation and start a new one
 /quit   leave (so does Ctrl-D)
-Ctrl-C stops an answer; the conversation goes on. Anything else is sent to the model."""
+Ctrl-C stops an answer; the conversation goes on.
+Anything else is sent to the model."""
 
 
 class Chat:
@@ -56,6 +57,9 @@ class Chat:
             self.messages.pop()  # the message was not taken: too long, say
             raise
         printer.end()
+        if stats is None:  # stopped before a word was said
+            self.messages.pop()
+            return
         message: dict[str, Any] = {
             "role": "assistant",
             "content": answer.content,
@@ -64,8 +68,7 @@ class Chat:
         if answer.tool_calls:
             message["tool_calls"] = [{"type": "function", "function": call} for call in answer.tool_calls]
         self.messages.append(message)
-        if stats is not None:
-            note(stats_line(stats))
+        note(stats_line(stats))
 
 
 def run(chat: Chat) -> None:
@@ -84,11 +87,12 @@ def run(chat: Chat) -> None:
         except UnicodeDecodeError:
             note("(that was not valid UTF-8)")
             continue
-        if line in ("/quit", "/exit"):
+        word = line.lower()
+        if word in ("/quit", "/exit"):
             return
-        if line == "/help":
+        if word == "/help":
             print(HELP)
-        elif line == "/new":
+        elif word == "/new":
             chat.new()
             note("(new conversation)")
         elif line.startswith("/"):
@@ -113,7 +117,9 @@ def chat(
 ) -> None:
     """Chat with a model. /help inside lists the commands."""
     from ds4_mlx.engine.language_model import open_model
+    from ds4_mlx.engine.sampling import SamplingOptions
 
+    SamplingOptions(temperature=temp, seed=seed)  # refused before the model is read
     loaded = open_model(model)
     with loading_progress() as on_load:
         loaded.fill(on_load)
@@ -128,7 +134,8 @@ def main() -> None:
     """Entry point of `python -m ds4_mlx.chat`."""
     from ds4_mlx.cli import run_app
 
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    names = {"help_option_names": ["-h", "--help"]}
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings=names)
     app.command()(chat)
     run_app(app)
 

@@ -216,6 +216,10 @@ def _print_report(module: Any, report: Any, as_json: bool) -> None:
 
 def run_app(command: typer.Typer) -> None:
     """Runs a typer app; whatever a person can mend becomes one sentence on stderr and exit code 2."""
+    if sys.stdout is None:
+        _fail("standard output is closed; there is nowhere to write to.")
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  # read as empty until the program ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? instead of ending the program
@@ -226,6 +230,8 @@ def run_app(command: typer.Typer) -> None:
             sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:  # whoever read our output has left
         _drop_output()
         sys.exit(1)

@@ -68,7 +68,8 @@ def note(text: str) -> None:
     """A remark on stderr, dimmed."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print(text, style="dim")
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console.print(text, style="dim", soft_wrap=not console.is_terminal)
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def _bar(title: str, figures: Callable[[int, int, float], str]) -> Iterator[Call
     if not console.is_terminal:
         yield None
         return
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+    columns = (TextColumn(title), BarColumn(20), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
     progress = Progress(*columns, console=console, transient=True)
     task: TaskID | None = None
     begin = time.perf_counter()
@@ -121,6 +122,15 @@ def _bar(title: str, figures: Callable[[int, int, float], str]) -> Iterator[Call
         progress.stop()
 
 
+_ENDINGS = {
+    "stop": "complete",
+    "tool_calls": "waits for tool results",
+    "length": "cut at -n tokens",
+    "context": "cut: the context is full",
+    None: "interrupted",
+}
+
+
 def stats_line(stats: Stats) -> str:
     """Prefill and decode rates, memory and how it ended, in one line."""
     fresh = stats.prompt_tokens - stats.cached_tokens
@@ -129,5 +139,5 @@ def stats_line(stats: Stats) -> str:
         f"prefill {fresh} tokens{cached}, {stats.prefill_tps:.1f} tokens/s; "
         f"decode {stats.generated_tokens} tokens, {stats.decode_tps:.1f} tokens/s; "
         f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB; seed {stats.seed}; "
-        f"ended by {stats.finish_reason or 'interruption'}"
+        f"{_ENDINGS[stats.finish_reason]}"
     )

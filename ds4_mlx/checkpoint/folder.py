@@ -133,18 +133,22 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     index = read_json(path / INDEX_NAME)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{path / INDEX_NAME} has no weight_map. Download it again.")
+        raise UserError(f"{path / INDEX_NAME} has no weight_map. Download (or convert) it again.")
     tensors: dict[str, Tensor] = {}
     headers: dict[str, dict[str, Tensor]] = {}
     for name, file in weight_map.items():
-        if not isinstance(file, str) or Path(file).name != file:
-            raise UserError(f"{path / INDEX_NAME} places tensor {name} in {file!r}, which is no file name.")
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise UserError(
+                f"{path / INDEX_NAME} places tensor {name} in {file!r}, which is no .safetensors file of this folder."
+            )
         if file not in headers:
             if not (path / file).exists():
                 raise UserError(f"{path / INDEX_NAME} names {file}, which is not there. Complete the download.")
             headers[file] = read_header(path / file)[0]
         if name not in headers[file]:
-            raise UserError(f"{path / file} does not hold tensor {name}, though the index says so. Download it again.")
+            raise UserError(
+                f"{path / file} does not hold tensor {name}, though the index says so. Download (or convert) it again."
+            )
         tensors[name] = headers[file][name]
     return tensors
 
@@ -155,9 +159,7 @@ def _dspark_stages(tensors: Collection[str], config: ModelConfig) -> int:
     if config.dspark is not None:
         return 1 + max(stages, default=-1)
     if "mtp.0.main_proj.weight" in tensors:
-        raise UserError(
-            "The checkpoint holds a DSpark drafter (mtp.0.main_proj), but config.json lacks its dspark_ keys."
-        )
+        raise UserError("The folder holds a DSpark drafter (mtp.0.main_proj), but config.json lacks its dspark_ keys.")
     return 0
 
 

@@ -89,7 +89,7 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     if len(prefix) < 8 or (2 <= length <= _MAX_HEADER and len(header) < length):
-        raise UserError(f"{path} is truncated: it ends inside its header ({size} bytes). Download it again.")
+        raise UserError(f"{path} is truncated: it ends inside its header. Download (or convert) it again.")
     if not header:
         raise UserError(f"{path} is not a safetensors file (its header would be {length} bytes long).")
     try:
@@ -98,9 +98,13 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {name: _tensor(name, entry, path, 8 + length) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is not a valid safetensors file: its header is damaged.") from None
-    end = max((t.offset + t.nbytes for t in tensors.values()), default=8 + length)
+    end = 8 + length
+    for tensor in sorted(tensors.values(), key=lambda t: t.offset):
+        if tensor.nbytes and tensor.offset < end:
+            raise UserError(f"{path}: tensor {tensor.name} lies on top of another; the header is damaged.")
+        end = max(end, tensor.offset + tensor.nbytes)
     if end > size:
-        raise UserError(f"{path} is truncated: {size} of {end} bytes are there. Download it again.")
+        raise UserError(f"{path} is truncated: {size} of {end} bytes are there. Download (or convert) it again.")
     return tensors, metadata
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -67,11 +68,16 @@ def run(request: Request) -> int:
     prompt = read_prompt(request.prompt, request.prompt_file)
     if request.raw and (request.system is not None or request.effort is not None):
         raise UserError("--raw takes the prompt as it is, so --system and --effort cannot be used with it.")
+    # The shell's bytes arrive as surrogates where they are not UTF-8.
+    for name, text in (("--system", request.system), *(("--stop", stop) for stop in request.stop)):
+        decode(os.fsencode(text or ""), f"The text given with {name}")
     if request.top_logprobs is not None and request.dump_logprobs is None:
         raise UserError("--top-logprobs needs --dump-logprobs FILE to write to.")
     from ds4_mlx.engine.language_model import open_model
 
     model = open_model(request.model)
+    if request.effort == "low" and model.prompt_profile == "april":
+        raise UserError("--effort low needs a 0731 model; this one knows high and max.")
     messages: list[dict[str, Any]] | str = prompt
     if request.system is not None:
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": prompt}]
@@ -134,9 +140,10 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
     """
     if prompt is not None and prompt_file is not None:
         raise UserError("Give either -p or --prompt-file, not both.")
+    if prompt_file == "":
+        raise UserError("--prompt-file is empty; name a file, or - for standard input.")
     if prompt is not None:
-        # The shell's bytes arrive as surrogates where they are not UTF-8.
-        data, where = prompt.encode("utf-8", "surrogateescape"), "The prompt given with -p"
+        data, where = os.fsencode(prompt), "The prompt given with -p"
     elif prompt_file is None or prompt_file == "-":
         if prompt_file is None and sys.stdin.isatty():
             raise UserError(
@@ -145,13 +152,18 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
         data, where = sys.stdin.buffer.read(), "Standard input"
     else:
         data, where = _read_file(Path(prompt_file)), str(prompt_file)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not valid UTF-8 (byte {error.start} is {data[error.start]:#04x}).") from None
+    text = decode(data, where)
     if not text.strip():
         raise UserError(f"{where} is empty; a prompt needs at least one character.")
     return text
+
+
+def decode(data: bytes, where: str) -> str:
+    """UTF-8 to text. Raises `UserError` that names the place and the first wrong byte."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not valid UTF-8 (byte {error.start} is {data[error.start]:#04x}).") from None
 
 
 def _read_file(path: Path) -> bytes:

@@ -153,6 +153,7 @@ def generate_events(
         limit=limit,
         top_logprobs=top_logprobs,
         on_prefill=on_prefill,
+        keep=session is not None,
     )
 
 
@@ -166,12 +167,17 @@ def _run(
     limit: int,
     top_logprobs: int | None,
     on_prefill: Callable[[int, int], None] | None,
+    keep: bool,
 ) -> Iterator[Event]:
-    """Prefill, then one token at a time."""
-    stats = Stats(prompt_tokens=len(ids), cached_tokens=_reuse(session, ids), seed=sampler.seed)
+    """Prefill, then one token at a time. With `keep` the session remembers where the answer began."""
+    stats = Stats(prompt_tokens=len(ids), cached_tokens=session.resume(ids), seed=sampler.seed)
     mx.reset_peak_memory()
     begin = time.perf_counter()
-    logits = session.feed(ids[stats.cached_tokens :], last_only=True, on_progress=on_prefill)[-1]
+    *most, last = ids[stats.cached_tokens :]
+    if most:
+        session.feed(most, last_only=True, on_progress=on_prefill)
+        session.before_answer = session.fork() if keep else None
+    logits = session.feed([last], last_only=True)[-1]
     mx.eval(logits)
     stats.prefill_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
@@ -199,18 +205,6 @@ def _run(
     if answer.called_tools and stats.finish_reason == "stop":
         stats.finish_reason = "tool_calls"
     yield Event("done", tokens=tuple(pending), stats=stats)
-
-
-def _reuse(session: Session, ids: list[int]) -> int:
-    """How many prompt tokens the session already holds; resets it when it holds anything else.
-
-    At least one token is always fed again, because the logits after the last one are not kept.
-    """
-    held = session.position
-    if held < len(ids) and session.token_ids == ids[:held]:
-        return held
-    session.reset()
-    return 0
 
 
 def _token(model: LanguageModel, chosen: int, logits: mx.array, top: int | None) -> Token:

@@ -24,6 +24,8 @@ def find_model(path_or_repo: str | Path | None) -> Path:
     if path_or_repo is None:
         return DEFAULT_MODEL
     path, name = Path(path_or_repo).expanduser(), str(path_or_repo)
+    if not name:
+        raise UserError("The model's name is empty; give a folder or a hub repository (owner/name).")
     looks_like_repo = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.exists()
     if path.exists() or not looks_like_repo:
         return path

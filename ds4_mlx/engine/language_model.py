@@ -72,6 +72,9 @@ class Session:
         self.model = model
         self.state = SequenceState.for_model(model.config)
         self.token_ids: list[int] = []
+        # Where the latest prompt's last token was about to be fed. A later prompt often differs from there on:
+        # reasoning that is dropped from the history turns a closing <think> into </think>.
+        self.before_answer: Session | None = None
 
     @property
     def position(self) -> int:
@@ -126,6 +129,24 @@ class Session:
         """Forgets everything fed so far."""
         self.state = SequenceState.for_model(self.model.config)
         self.token_ids = []
+        self.before_answer = None
+
+    def resume(self, token_ids: list[int]) -> int:
+        """Goes to the furthest kept place that is a beginning of these tokens; returns how many of them are held there.
+
+        Stays where it is, or goes back to before the latest answer, or starts over. At least the last token is left to
+        be fed, because logits are not kept.
+        """
+        for place in (self, self.before_answer):
+            if place is not None and place.position < len(token_ids):
+                held = token_ids[: place.position]
+                if held == place.token_ids:
+                    if place is not self:
+                        self.state.restore(place.state.fork())
+                        self.token_ids = held
+                    return len(held)
+        self.reset()
+        return 0
 
 
 class LanguageModel:

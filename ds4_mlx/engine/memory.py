@@ -26,5 +26,5 @@ def check_fits(weight_bytes: int, where: str, available: int | None = None) -> N
     if weight_bytes > available:
         raise UserError(
             f"{where} needs {weight_bytes / GB:.1f} GB for its weights, but this machine has {available / GB:.1f} GB "
-            "of memory. Use a smaller profile of the model or a machine with more memory."
+            "of memory. It cannot run here."
         )

@@ -52,7 +52,12 @@ class Sampler:
         self._key = mx.random.key(self.seed)
 
     def sample(self, logits: mx.array) -> int:
-        """One token from float32 logits [vocab]."""
+        """One token from float32 logits [vocab]. Raises `UserError` if the model did not give numbers."""
+        if not mx.isfinite(mx.logsumexp(logits)):
+            raise UserError(
+                "The model's output is not a number. Its weights are damaged: check a converted folder with "
+                "`ds4-mlx verify`, download a released one again."
+            )
         if self.options.temperature < _GREEDY_BELOW:
             return int(mx.argmax(logits))
         self._key, key = mx.random.split(self._key)

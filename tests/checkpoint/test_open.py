@@ -1,6 +1,7 @@
 """A folder is used only when it is whole; otherwise one sentence says what is wrong and what to do."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -51,6 +52,32 @@ def test_a_config_that_is_no_json(folder: Path) -> None:
     assert "not valid JSON" in refusal(folder)
 
 
+def test_a_config_nested_beyond_reason(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 100_000)
+    assert "not valid JSON" in refusal(folder)
+
+
+def test_tensors_on_top_of_each_other(folder: Path) -> None:
+    def overlap(header: dict[str, dict[str, list[int]]]) -> None:
+        other = "layers.3.attn.wkv.weight"
+        begin, end = header[other]["data_offsets"]
+        header[WQ_A]["data_offsets"] = [begin, begin + 128 * 256]
+        assert end - begin == 128 * 256
+
+    edit_header(shard_of(folder, WQ_A), overlap)
+    assert "on top of another" in refusal(folder)
+
+
+def test_a_0731_config_whose_drafter_lacks_its_projection(tmp_path: Path) -> None:
+    dspark = Path(shutil.copytree(DSPARK_CHECKPOINT, tmp_path / "dspark"))
+
+    def drop(index: dict[str, dict[str, str]]) -> None:
+        index["weight_map"].pop("mtp.0.main_proj.weight")
+
+    edit_json(dspark / "model.safetensors.index.json", drop)
+    assert "lacks tensor mtp.0.main_proj.weight" in refusal(dspark)
+
+
 def test_a_config_that_is_no_object(folder: Path) -> None:
     (folder / "config.json").write_text("[]")
     assert "list" in refusal(folder)
@@ -70,6 +97,12 @@ def test_another_model_type_names_the_supported_ones(folder: Path) -> None:
         ({"compress_ratios": [0, 4]}, "one entry per layer"),
         ({"hidden_size": "256"}, "hidden_size = '256'"),
         ({"hidden_size": 0}, "hidden_size = 0"),
+        ({"compress_ratios": [0, 0, 4.0, 128, 4, 128, 4, 0]}, "compress_ratios 4.0"),
+        ({"n_routed_experts": 10**30}, "n_routed_experts"),
+        ({"sliding_window": 2**63}, "sliding_window"),
+        ({"hc_sinkhorn_iters": 10**9}, "hc_sinkhorn_iters"),
+        ({"eos_token_id": 400}, "eos_token_id"),
+        ({"compress_rope_theta": 1}, "rope_theta"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"scoring_func": "softmax"}, "scoring_func = 'softmax'"),
         ({"quantization_config": None}, "quantization_config"),
@@ -105,7 +138,7 @@ def test_an_index_that_leaves_the_folder(folder: Path) -> None:
         index["weight_map"][WQ_A] = "../elsewhere.safetensors"
 
     edit_json(folder / "model.safetensors.index.json", point_outside)
-    assert "no file name" in refusal(folder)
+    assert "no .safetensors file of this folder" in refusal(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 200_000])
@@ -148,7 +181,7 @@ def test_a_tensor_the_index_places_in_the_wrong_file(folder: Path) -> None:
 
 def test_a_tensor_nobody_knows(folder: Path) -> None:
     path = shard_of(folder, WQ_A)
-    edit_header(path, lambda h: h.update({"vision.weight": h[WQ_A]}))
+    edit_header(path, lambda h: h.update({"vision.weight": {**h[WQ_A], "shape": [0], "data_offsets": [0, 0]}}))
     edit_json(folder / "model.safetensors.index.json", lambda i: i["weight_map"].update({"vision.weight": path.name}))
     assert "such as vision.weight" in refusal(folder)
 
@@ -189,8 +222,6 @@ def test_values_no_sound_checkpoint_holds(folder: Path, tensor: str, value: byte
 
 
 def test_a_drafter_without_its_config_keys(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     dspark = Path(shutil.copytree(DSPARK_CHECKPOINT, tmp_path / "dspark"))
     edit_json(dspark / "config.json", lambda c: c.pop("dspark_block_size"))
     assert "lacks its dspark_ keys" in refusal(dspark)

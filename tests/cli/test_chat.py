@@ -23,20 +23,20 @@ def talk(model: LanguageModel, **options: object) -> chat.Chat:
 def test_it_answers_every_line_of_a_pipe(command: Command) -> None:
     result = command.run(chat.main, *FLAGS, stdin=b"hello\nagain\n")
     assert result.code == 0
-    assert result.err.count("ended by length") == 2
+    assert result.err.count("cut at -n tokens") == 2
     assert result.out.strip()
 
 
 def test_help_and_quit(command: Command) -> None:
     result = command.run(chat.main, *FLAGS, stdin=b"/help\n/quit\nnever sent\n")
     assert "/new" in result.out
-    assert "ended by" not in result.err
+    assert "decode" not in result.err
 
 
 def test_an_unknown_command_is_not_sent_to_the_model(command: Command) -> None:
     result = command.run(chat.main, *FLAGS, stdin=b"/frobnicate now\n")
     assert "unknown command /frobnicate" in result.err
-    assert "ended by" not in result.err
+    assert "decode" not in result.err
 
 
 def test_a_second_turn_reads_only_what_is_new(model: LanguageModel, capfd: pytest.CaptureFixture[str]) -> None:
@@ -80,3 +80,25 @@ def test_a_message_that_does_not_fit_is_given_back(command: Command) -> None:
     result = command.run(chat.main, *FLAGS, "--ctx", "30", stdin=b"hello\n" + b"long " * 40 + b"\nshort\n")
     assert "leaves no room" in result.err
     assert result.code == 0
+
+
+def test_ctrl_c_while_the_prompt_is_read_takes_the_message_back(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    conversation = talk(model)
+    monkeypatch.setattr("ds4_mlx.engine.language_model.Session.feed", interrupt)
+    conversation.say("a long paste")
+    assert conversation.messages == []
+    capfd.readouterr()
+
+
+def test_a_thinking_conversation_is_not_read_again_from_the_start(
+    model: LanguageModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    conversation = talk(model, thinking=True)
+    conversation.say("hello")
+    conversation.say("again")
+    assert " cached)" in capfd.readouterr().err

@@ -140,8 +140,13 @@ def test_sampling_filters_reach_the_sampler(command: Command) -> None:
         (("-p", "Hi", "--top-p", "0"), "top_p is 0.0"),
         (("-p", "Hello there", "--ctx", "4"), "a context of 4 leaves no room"),
         (("-p", "Hi", "--dump-logprobs", "/nowhere/file"), "cannot be written"),
+        (("-p", "Hi", "--top-logprobs", "3"), "needs --dump-logprobs"),
+        (("-p", "Hi", "--prompt-file", ""), "not both"),
+        (("--prompt-file", ""), "--prompt-file is empty"),
+        (("-p", "Hi", "--model", ""), "name is empty"),
+        (("-p", "Hi", "--system", "bad \udcff"), "--system is not valid UTF-8"),
         (("-p", "Hi", "--raw", "--system", "x"), "--raw"),
-        (("-p", "Hi", "--effort", "low"), "reasoning_effort"),
+        (("-p", "Hi", "--effort", "low"), "--effort low needs a 0731 model"),
         (("-p", "bad \udcff byte"), "not valid UTF-8 (byte 4 is 0xff)"),
     ],
 )
@@ -149,9 +154,45 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(command: Command, args: tup
     result = command("generate", *args)
     assert result.code == 2
     assert words in result.err
-    lines = [line for line in result.err.splitlines() if not line.startswith("(")]
-    assert len(lines) == 1
+    assert len(result.err.splitlines()) == 1
     assert "Traceback" not in result.err
+
+
+def test_an_existing_logprobs_file_survives_a_refused_run(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "keep.jsonl"
+    file.write_text("precious")
+    for args in (("--ctx", "3"), ("-m", "/nowhere")):
+        assert command("generate", "-p", "Hello", "--dump-logprobs", str(file), *args).code == 2
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize("args", [(), ("--json",), ("--dump-tokens",), ("--dump-logprobs", "/dev/full")])
+def test_a_full_disk_is_one_sentence(args: tuple[str, ...]) -> None:
+    where = "" if "--dump-logprobs" in args else "> /dev/full"
+    line = f"{sys.executable} -m ds4_mlx.cli generate -p Hi --no-think -n 4 {' '.join(args)} {where}"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("redirection", [">&-", "<&-"])
+def test_closed_streams_are_no_traceback(redirection: str) -> None:
+    prompt = "-p Hi" if redirection == ">&-" else ""
+    line = f"{sys.executable} -m ds4_mlx.cli generate {prompt} --no-think -n 4 {redirection}"
+    done = subprocess.run(
+        line, shell=True, capture_output=True, text=True, check=False, input="" if ">" in redirection else None
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_that_is_not_utf8_shows_replacements() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "ds4_mlx.cli", "generate", "-p", "Hi", "--raw", "--seed", "1", "-n", "30"]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"?" in done.stdout
 
 
 def test_stdin_that_is_not_utf8_is_refused(command: Command) -> None:

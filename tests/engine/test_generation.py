@@ -6,7 +6,8 @@ import mlx.core as mx
 import pytest
 
 from ds4_mlx.engine.generation import Event
-from ds4_mlx.engine.language_model import LanguageModel, Session
+from ds4_mlx.engine.language_model import LanguageModel
+from ds4_mlx.engine.sampling import Sampler
 from ds4_mlx.errors import UserError
 
 from support import ModelIn
@@ -19,18 +20,11 @@ def model(model_in: ModelIn) -> LanguageModel:
 
 @pytest.fixture
 def scripted(model: LanguageModel, monkeypatch: pytest.MonkeyPatch):
-    """scripted(text): the model's greedy choice spells this text and then EOS."""
-
-    real = Session.feed
+    """scripted(text): what is sampled next spells this text and then EOS."""
 
     def script(text: str) -> None:
         ids = iter([*model.tokenizer.encode(text), model.config.eos_token_id])
-
-        def feed(self: Session, token_ids: list[int], **options: object) -> mx.array:
-            logits = real(self, token_ids, **options)  # type: ignore[arg-type]
-            return mx.where(mx.arange(logits.shape[-1]) == next(ids), 100.0, logits)
-
-        monkeypatch.setattr(Session, "feed", feed)
+        monkeypatch.setattr(Sampler, "sample", lambda *_: next(ids))
 
     return script
 
@@ -173,6 +167,26 @@ def test_a_session_is_continued_when_it_holds_a_beginning_of_the_prompt(
     scripted("Yes.")
     *_, done = model.stream(messages, session=session, temperature=0, thinking=False)
     assert done.stats.cached_tokens == held > 0
+
+
+def test_a_next_turn_without_the_old_reasoning_reads_only_what_is_new(
+    model: LanguageModel,
+    scripted,
+) -> None:
+    """Dropped reasoning changes the prompt right after the old question; everything before it is kept."""
+    session = model.session()
+    scripted("hm hm</think>Fine.")
+    messages = [{"role": "user", "content": "How are you?"}]
+    *_, first = model.stream(messages, session=session, temperature=0)
+    messages.append({"role": "assistant", "content": "Fine.", "reasoning_content": "hm hm"})
+    messages.append({"role": "user", "content": "Good."})
+    scripted("ah</think>Yes.")
+    events = list(model.stream(messages, session=session, temperature=0))
+    assert events[-1].stats.cached_tokens == first.stats.prompt_tokens - 1
+    fresh = model.session()
+    model.forward([(fresh, session.token_ids)])
+    (resumed,), (anew,) = model.forward([(session, [5])]), model.forward([(fresh, [5])])
+    assert mx.array_equal(resumed, anew)
 
 
 def test_a_session_that_holds_something_else_starts_over(model: LanguageModel) -> None:

@@ -95,3 +95,13 @@ def test_draws_follow_the_distribution() -> None:
 def test_values_out_of_range_are_refused_by_name(options: dict[str, float], name: str) -> None:
     with pytest.raises(UserError, match=name):
         SamplingOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_temperature_too_small_for_float32_is_greedy() -> None:
+    sampler = Sampler(SamplingOptions(temperature=1e-40, seed=0))
+    assert [sampler.sample(mx.array([0.0, 3.0, 2.999])) for _ in range(5)] == [1] * 5
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(UserError, match="ds4-mlx verify"):
+        Sampler(SamplingOptions(seed=0)).sample(mx.array([0.0, float("nan"), 1.0]))

@@ -44,6 +44,7 @@ def test_progress_is_told_after_each_chunk(model: LanguageModel) -> None:
         ([400], "400 is outside the vocabulary"),
         ([3, -1], "-1 is outside"),
         ([[1, 2]], "flat list"),
+        ([[1], [2, 3]], "flat list"),
         ([1.5], "whole numbers"),
         (["a"], "whole numbers"),
     ],
@@ -59,6 +60,25 @@ def test_a_session_cannot_be_twice_in_one_call(model: LanguageModel) -> None:
     session = model.session()
     with pytest.raises(UserError, match="only once"):
         model.forward([(session, [1]), (session, [2])])
+
+
+def test_a_session_of_another_model_is_refused(model: LanguageModel, dspark_model: LanguageModel) -> None:
+    with pytest.raises(UserError, match="another model"):
+        model.forward([(dspark_model.session(), [1])])
+
+
+def test_a_prompt_beyond_the_limit_is_refused_before_its_first_chunk(model: LanguageModel) -> None:
+    session = model.session()
+    session.state.position = model.config.max_position_embeddings - 5
+    with pytest.raises(UserError, match="6 more would pass"):
+        session.feed(range(6), chunk=2)
+
+
+def test_mtp_blocks_and_states_are_checked(model: LanguageModel) -> None:
+    with pytest.raises(UserError, match="no MTP block 5"):
+        model.mtp_logits(mx.zeros((1, 4, 256)), [1], block=5)
+    with pytest.raises(UserError, match="belongs to the main model"):
+        model.mtp_logits(mx.zeros((1, 4, 256)), [1], state=model.session().state)
 
 
 def test_an_empty_call_is_refused(model: LanguageModel) -> None:
@@ -106,18 +126,18 @@ def test_weights_are_read_at_first_use_only() -> None:
     assert seen[-1] == (model.checkpoint.memory_bytes(),) * 2
 
 
-def test_nothing_is_recomputed_or_copied_when_rows_are_appended() -> None:
-    """The buffer's address changes only when it must grow."""
-    buffer = ds4_mlx.cache.RowBuffer(4)
-    buffer.append(mx.ones((3, 4)))
+def test_appending_a_row_needs_no_second_copy_of_the_others() -> None:
+    buffer = ds4_mlx.cache.RowBuffer(1024)
+    buffer.append(mx.ones((5000, 1024)))  # 20 MB
+    buffer.append(mx.ones((1, 1024)))  # grows: room for the rows to come
     mx.eval(buffer.arrays())
-    nbytes = buffer.nbytes
-    for i in range(100):
-        buffer.append(mx.full((1, 4), float(i)))
+    mx.reset_peak_memory()
+    held = mx.get_active_memory()
+    for i in range(20):
+        buffer.append(mx.full((1, 1024), float(i)))
         mx.eval(buffer.arrays())
-    assert buffer.nbytes == nbytes
-    assert buffer.count == 103
-    assert buffer.rows[3:, 0].tolist() == [float(i) for i in range(100)]
+    assert mx.get_peak_memory() - held < 1_000_000
+    assert buffer.rows[5001:, 0].tolist() == [float(i) for i in range(20)]
 
 
 def test_rows_survive_growth() -> None:
