@@ -152,3 +152,15 @@ def test_a_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_no_index(source: Path, tmp_path: Path) -> None:
     (source / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}}))
     assert "has no weight_map" in refusal(source, tmp_path / "out")
+
+
+def test_no_tokenizer_is_noticed_before_the_work(source: Path, tmp_path: Path) -> None:
+    (source / "tokenizer.json").unlink()
+    assert "neither tokenizer.json nor tokenizer.model" in refusal(source, tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_destination_behind_a_loop_of_links(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="loop"):
+        convert(GOLDEN_CHECKPOINT, tmp_path / "loop" / "out", console=Console(quiet=True))

@@ -15,7 +15,7 @@ from ds4_convert.verify import Report, render, to_json, verify
 from ds4_mlx.checkpoint.safetensors_file import read_header
 from ds4_mlx.errors import UserError
 
-from checkpoint.damage import copy_of_golden, edit_json, overwrite, shard_of
+from checkpoint.damage import copy_of_golden, edit_header, edit_json, overwrite, shard_of
 from support import DSPARK_CHECKPOINT, GOLDEN_CHECKPOINT
 
 W2 = "layers.3.ffn.experts.w2.weight"
@@ -181,3 +181,35 @@ def rendered(report: Report) -> str:
     shown = io.StringIO()
     render(report, Console(file=shown, width=100))
     return shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": "crc32"},
+        {"tensors": {}},
+        {"files": {}},
+        {"files": {"../../etc/passwd": "0"}},
+        {"files": []},
+    ],
+    ids=str,
+)
+def test_checksums_that_leave_something_out_are_not_believed(
+    change: dict[str, object], converted: Path, quiet: Console
+) -> None:
+    edit_json(converted / "checksums.json", lambda checksums: checksums.update(change))
+    assert ("checksums.json", "") in problems(converted, quiet)
+
+
+def test_a_released_tensor_of_an_unknown_kind_is_told(tmp_path: Path, quiet: Console) -> None:
+    folder = copy_of_golden(tmp_path)
+    tensor = "layers.3.attn_norm.weight"
+    edit_header(shard_of(folder, tensor), lambda header: header[tensor].update(dtype="F16"))
+    assert problems(folder, quiet)
+
+
+def test_a_config_that_is_no_object(tmp_path: Path, quiet: Console) -> None:
+    folder = copy_of_golden(tmp_path)
+    (folder / "config.json").write_text("null")
+    with pytest.raises(UserError, match="JSON object"):
+        verify(folder, console=quiet)
