@@ -122,8 +122,8 @@ def generate_events(
     """Generates the continuation of a conversation.
 
     max_tokens bounds what is generated, `context` prompt and answer together. `stop` strings end the answer's content
-    (not the reasoning) and are not part of it. `session` is continued if what it holds is a beginning of the prompt,
-    else it starts over; afterwards it holds the prompt and every token of the answer but the last. top_logprobs adds
+    (not the reasoning) and are not part of it. `session` is continued from what it holds of the prompt (see
+    `Session.resume`); afterwards it holds the prompt and every token of the answer but the last. top_logprobs adds
     logprobs to the tokens, with that many alternatives. on_prefill(done, total) is called as the prompt is read.
     Raises `UserError` for an empty prompt, one longer than `context`, or an option out of range.
     """
