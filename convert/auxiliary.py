@@ -28,13 +28,13 @@ def read_all_auxiliary(source: Path) -> dict[str, bytes]:
 
     Raises `UserError` when one cannot be read or there is no tokenizer: better before hours of conversion than after.
     """
-    contents = {name: read_auxiliary(path) for name, path in auxiliary_files(source).items()}
+    contents = {name: _read(path) for name, path in _auxiliary_files(source).items()}
     if not contents.keys() & {"tokenizer.json", "tokenizer.model"}:
         raise UserError(f"{source} has neither tokenizer.json nor tokenizer.model. Complete the download.")
     return contents
 
 
-def auxiliary_files(source: Path) -> dict[str, Path]:
+def _auxiliary_files(source: Path) -> dict[str, Path]:
     """The files of a source folder to copy: name in the destination -> file, in a fixed order."""
     files = {name: source / name for name in _COPIED}
     files |= {path.name: path for path in sorted(source.glob("LICENSE*"))}
@@ -43,8 +43,7 @@ def auxiliary_files(source: Path) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.is_file()}
 
 
-def read_auxiliary(path: Path) -> bytes:
-    """The content of such a file. Raises `UserError` when it cannot be read."""
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

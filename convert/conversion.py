@@ -21,10 +21,10 @@ from ds4_convert.auxiliary import MODEL_FILE, MODEL_FILE_TEXT, read_all_auxiliar
 from ds4_convert.checksums import ALGORITHM, CHECKSUMS_NAME, Described, checksum_file, fingerprint
 from ds4_convert.journal import Journal
 from ds4_convert.plan import Plan, make_plan
-from ds4_convert.profiles import Profile, get_profile
+from ds4_convert.profiles import get_profile
 from ds4_convert.progress import Meter
 from ds4_convert.shards import group_into_shards, is_whole, write_shard
-from ds4_mlx.checkpoint import Checkpoint, open_checkpoint
+from ds4_mlx.checkpoint import open_checkpoint
 from ds4_mlx.checkpoint.folder import CONFIG_KEY, FORMAT_VERSION, INDEX_NAME, JOURNAL_NAME
 from ds4_mlx.errors import UserError
 
@@ -84,6 +84,7 @@ def convert(
         destination,
         chosen,
         shards,
+        small_files=sum(map(len, auxiliary.values())),
         disk_done=sum(s.nbytes for s in shards if s.name in kept),
         disk_free=files.free_bytes(destination.parent),
     )
@@ -163,7 +164,7 @@ def _write_rest(plan: Plan, journal: Journal, auxiliary: dict[str, bytes]) -> No
                 "weight_map": {o.name: shard.name for shard in plan.shards for o in shard.outputs},
             }
         ),
-        "config.json": _json(_config(plan.source, plan.profile, plan.bits_per_weight, fingerprint(described))),
+        "config.json": _json(_config(plan, journal.identity["checkpoint_id"], fingerprint(described))),
         MODEL_FILE: MODEL_FILE_TEXT,
     }
     contents |= auxiliary
@@ -173,16 +174,17 @@ def _write_rest(plan: Plan, journal: Journal, auxiliary: dict[str, bytes]) -> No
     _write(folder / CHECKSUMS_NAME, _json({"algorithm": ALGORITHM, "tensors": checksums, "files": entries}))
 
 
-def _config(source: Checkpoint, profile: Profile, bits_per_weight: float, fingerprint: str) -> dict[str, Any]:
+def _config(plan: Plan, checkpoint_id: str, fingerprint: str) -> dict[str, Any]:
     """The source's config.json with our part added."""
+    source = plan.source
     own = {
         "format": FORMAT_VERSION,
-        "profile": profile.name,
+        "profile": plan.profile.name,
         "ds4_mlx_version": importlib.metadata.version("ds4-mlx"),
-        "checkpoint_id": source.identity(),
+        "checkpoint_id": checkpoint_id,
         "fingerprint": fingerprint,
-        "formats": profile.formats,
-        "bits_per_weight": round(bits_per_weight, 6),
+        "formats": plan.profile.formats,
+        "bits_per_weight": round(plan.bits_per_weight, 6),
         "source": {"name": source.path.resolve().name, "tensors": len(source.tensors), "bytes": source.nbytes},
     }
     return {**source.config_json, CONFIG_KEY: own, "model_file": MODEL_FILE}

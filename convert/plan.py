@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ds4_convert.auxiliary import auxiliary_files
 from ds4_convert.classes import ClassSize, size_table, sizes_by_class, total
 from ds4_convert.profiles import Profile
 from ds4_convert.shards import Shard
@@ -68,21 +67,26 @@ class Plan:
 
 
 def make_plan(
-    source: Checkpoint, destination: Path, profile: Profile, shards: list[Shard], *, disk_done: int, disk_free: int
+    source: Checkpoint,
+    destination: Path,
+    profile: Profile,
+    shards: list[Shard],
+    *,
+    small_files: int,
+    disk_done: int,
+    disk_free: int,
 ) -> Plan:
-    """The plan for the `shards` of a source."""
+    """The plan for the `shards` of a source; `small_files` are the bytes that are copied beside them."""
     outputs = [o for shard in shards for o in shard.outputs]
     listed = len(outputs) * _LISTED + (source.path / "config.json").stat().st_size + 4096
-    extra = sum(path.stat().st_size for path in auxiliary_files(source.path).values())
-    loaded = (o for o in outputs if not (source.dspark_stages and o.name.startswith("mtp.")))
     return Plan(
         source,
         destination,
         profile,
         shards,
         classes=sizes_by_class(outputs),
-        disk_needed=sum(s.nbytes for s in shards) + listed + extra,
+        disk_needed=sum(s.nbytes for s in shards) + listed + small_files,
         disk_done=disk_done,
         disk_free=disk_free,
-        memory_needed=sum(o.nbytes for o in loaded),
+        memory_needed=sum(o.nbytes for o in outputs if source.is_loaded(o.name)),
     )

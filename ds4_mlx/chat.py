@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ds4_mlx.commands.generate import DEFAULT_NOTE, Collected
 from ds4_mlx.errors import UserError
-from ds4_mlx.terminal import AnswerPrinter, loading_progress, note, prompt_progress, stats_line
+from ds4_mlx.terminal import DEFAULT_NOTE, AnswerPrinter, Collected, loading_progress, note, prompt_progress, stats_line
 
 if TYPE_CHECKING:
     from ds4_mlx.engine.language_model import LanguageModel

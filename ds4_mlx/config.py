@@ -204,11 +204,11 @@ def _number(config: dict[str, Any], key: str, *, whole: bool) -> Any:
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise UserError(f"config.json has {key} = {value!r}; expected {'a whole number' if whole else 'a number'}.")
-    lowest = 0 if key in ("bos_token_id", "eos_token_id", "num_hash_layers", "num_nextn_predict_layers") else None
+    may_be_zero = key in ("bos_token_id", "eos_token_id", "num_hash_layers", "num_nextn_predict_layers")
     limit = _LIMITS.get(key, _LARGEST)
     # Written so that NaN fails too.
-    if not ((value >= 0 if lowest == 0 else value > 0) and value <= limit):
-        raise UserError(f"config.json has {key} = {value!r}; expected {'0' if lowest == 0 else 'above 0'} to {limit}.")
+    if not 0 <= value <= limit or (value == 0 and not may_be_zero):
+        raise UserError(f"config.json has {key} = {value!r}; expected {'0' if may_be_zero else 'above 0'} to {limit}.")
     return value if whole else float(value)
 
 

@@ -1,6 +1,4 @@
-"""What the command line and the chat share: showing an answer as it comes, progress of the prompt, figures at the
-end.
-"""
+"""What the command line and the chat share: showing and gathering an answer as it comes, progress, figures."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,10 +16,31 @@ if TYPE_CHECKING:
 _UNSAFE = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
 
 
+DEFAULT_NOTE = "(the built-in demonstration model has random weights: its text is noise)"
+
+
+@dataclass
+class Collected:
+    """The parts of an answer, gathered: for --json, and for the next turn of a chat."""
+
+    reasoning: str = ""
+    content: str = ""
+    tool_calls: list[dict[str, str]] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        """Takes one event."""
+        self.token_ids += [token.id for token in event.tokens]
+        if event.kind == "reasoning":
+            self.reasoning += event.text
+        elif event.kind == "content":
+            self.content += event.text
+        elif event.tool_call is not None:
+            self.tool_calls.append(event.tool_call)
+
+
 class AnswerPrinter:
-    """Prints events: content to stdout; reasoning dimmed before it on a terminal, else to stderr, so that pipes get
-    the answer.
-    """
+    """Prints events: content to stdout; reasoning dimmed on a terminal, else to stderr, so a pipe gets the answer."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -63,8 +63,7 @@ class RowBuffer:
 
 
 class CompressorState:
-    """The projections of recent tokens that a later entry still needs, float32 [r, c * d] each; None before the first
-    token.
+    """The projections of recent tokens that a later entry still needs, float32 [r, c * d]; None at the very start.
 
     For ratio 128 these are the tokens of the open block. For ratio 4 the last complete block precedes them, because
     entries overlap (spec 4).

@@ -1,6 +1,4 @@
-"""Opens a model folder, DeepSeek's own or a converted one, and checks it against its config before anything is
-loaded.
-"""
+"""Opens a model folder, DeepSeek's own or a converted one, and checks it before anything is loaded."""
 
 from __future__ import annotations
 
@@ -55,9 +53,13 @@ class Checkpoint:
         """How the weights are stored: 'exact' keeps every weight bit-identical."""
         return self.own.get("profile", "exact")
 
+    def is_loaded(self, name: str) -> bool:
+        """Whether the model itself loads the tensor. A DSpark drafter's are kept aside."""
+        return not (self.dspark_stages and name.startswith("mtp."))
+
     def model_targets(self) -> list[Target]:
-        """The targets that the model itself loads. A DSpark drafter's tensors are kept aside."""
-        return [t for t in self.targets if not (self.dspark_stages and t.name.startswith("mtp."))]
+        """The targets that the model itself loads."""
+        return [t for t in self.targets if self.is_loaded(t.name)]
 
     def memory_bytes(self) -> int:
         """Bytes the loaded weights take."""

@@ -6,19 +6,26 @@ import json
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ds4_mlx.errors import UserError
-from ds4_mlx.terminal import AnswerPrinter, loading_progress, note, prompt_progress, stats_line
+from ds4_mlx.terminal import (
+    DEFAULT_NOTE,
+    AnswerPrinter,
+    Collected,
+    loading_progress,
+    note,
+    prompt_progress,
+    stats_line,
+)
 
 if TYPE_CHECKING:
-    from ds4_mlx.engine.generation import Event, Stats, Token
+    from ds4_mlx.engine.generation import Stats, Token
     from ds4_mlx.engine.language_model import LanguageModel
 
 DEFAULT_TOP_LOGPROBS = 5
-DEFAULT_NOTE = "(the built-in demonstration model has random weights: its text is noise)"
 
 
 @dataclass(frozen=True)
@@ -41,26 +48,6 @@ class Request:
     dump_logprobs: Path | None
     top_logprobs: int | None
     stats: bool
-
-
-@dataclass
-class Collected:
-    """The parts of an answer, gathered for --json."""
-
-    reasoning: str = ""
-    content: str = ""
-    tool_calls: list[dict[str, str]] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-
-    def add(self, event: Event) -> None:
-        """Takes one event."""
-        self.token_ids += [token.id for token in event.tokens]
-        if event.kind == "reasoning":
-            self.reasoning += event.text
-        elif event.kind == "content":
-            self.content += event.text
-        elif event.tool_call is not None:
-            self.tool_calls.append(event.tool_call)
 
 
 def run(request: Request) -> int:

@@ -195,12 +195,12 @@ def _run(
                 stats.finish_reason = "context"
         stats.peak_memory_bytes = mx.get_peak_memory()
         for event in answer.take():
-            yield Event(event.kind, event.text, event.tool_call, tuple(pending), replace(stats))
+            yield replace(event, tokens=tuple(pending), stats=replace(stats))
             pending = []
         if stats.finish_reason is None:
             logits = session.feed([token.id], last_only=True)[-1]
     for event in answer.finish():
-        yield Event(event.kind, event.text, event.tool_call, tuple(pending), replace(stats))
+        yield replace(event, tokens=tuple(pending), stats=replace(stats))
         pending = []
     if answer.called_tools and stats.finish_reason == "stop":
         stats.finish_reason = "tool_calls"

@@ -32,8 +32,10 @@ def find_model(path_or_repo: str | Path | None) -> Path:
     folder = _download(name, _FIRST)
     ModelConfig.from_file(folder / "config.json")
     index = read_json(folder / INDEX_NAME)
-    size = index.get("metadata", {}).get("total_size", 0) if isinstance(index, dict) else 0
-    check_fits(int(size), name)
+    metadata = index.get("metadata") if isinstance(index, dict) else None
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    if isinstance(size, int):  # left to the check after the download otherwise
+        check_fits(size, name)
     return _download(name, _WHOLE)
 
 

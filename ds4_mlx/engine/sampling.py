@@ -1,6 +1,4 @@
-"""From logits to the next token. Every draw has a key of its own, so sessions that run side by side stay
-reproducible.
-"""
+"""From logits to the next token. Every draw has a key of its own: sessions side by side stay reproducible."""
 
 from __future__ import annotations
 
@@ -53,15 +51,19 @@ class Sampler:
 
     def sample(self, logits: mx.array) -> int:
         """One token from float32 logits [vocab]. Raises `UserError` if the model did not give numbers."""
-        if not mx.isfinite(mx.logsumexp(logits)):
+        if self.options.temperature < _GREEDY_BELOW:
+            token = mx.argmax(logits)
+        else:
+            self._key, key = mx.random.split(self._key)
+            token = mx.random.categorical(self.log_probabilities(logits), key=key)
+        sound = mx.isfinite(mx.logsumexp(logits))
+        mx.eval(token, sound)  # one wait for the device
+        if not sound:
             raise UserError(
                 "The model's output is not a number. Its weights are damaged: check a converted folder with "
                 "`ds4-mlx verify`, download a released one again."
             )
-        if self.options.temperature < _GREEDY_BELOW:
-            return int(mx.argmax(logits))
-        self._key, key = mx.random.split(self._key)
-        return int(mx.random.categorical(self.log_probabilities(logits), key=key))
+        return int(token)
 
     def log_probabilities(self, logits: mx.array) -> mx.array:
         """The distribution that `sample` draws from (temperature > 0), in logs: temperature, top-k, top-p, min-p."""

@@ -145,9 +145,9 @@ def attend(
 ) -> mx.array:
     """Softmax attention with a sink, float32 throughout; keys are the values.
 
-    q [B, H, d]; window [L, d] with mask [B, L]; entries [N, d] shared or [B, N, d] per query with mask [B, N]; sink
-    [H], a logit with value zero that only enlarges the denominator and has no say in the maximum. -> float32 [B, H,
-    d].
+    q [B, H, d]; window [L, d] with mask [B, L]; entries [N, d] shared or [B, N, d] per query with mask [B, N].
+    sink [H] is a logit with value zero: it only enlarges the denominator and has no say in the maximum.
+    -> float32 [B, H, d].
     """
     scale = q.shape[-1] ** -0.5
     q, window = q.astype(mx.float32), window.astype(mx.float32)

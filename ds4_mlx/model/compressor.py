@@ -46,9 +46,7 @@ class Compressor(nn.Module):
         return Projections(self.wkv(x), self.wgate(x) + ape)
 
     def entries(self, new: Projections, span: Span, state: CompressorState, dtype: mx.Dtype) -> mx.array:
-        """Pools the blocks that the span completes: entries [n, d], normed and rotated. Leaves the open rows in
-        `state`.
-        """
+        """Pools the blocks that the span completes -> entries [n, d]. Leaves the open rows in `state`."""
         values, gates = new.values[span.rows], new.gates[span.rows]
         if state.values is not None and state.gates is not None:
             values = mx.concatenate([state.values, values])

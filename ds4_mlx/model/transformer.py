@@ -52,9 +52,7 @@ class MTPBlock(Block):
         add_head_site(self, config)
 
     def combine(self, h: mx.array, embedded: mx.array) -> mx.array:
-        """The block's input: h [T, N, D] (streams before hc_head), embedded [T, D] (token p + 1) -> streams [T, N,
-        D].
-        """
+        """Streams h [T, N, D] before hc_head and embedded [T, D] of token p + 1 -> the block's input [T, N, D]."""
         return self.h_proj(self.hnorm(h)) + self.e_proj(self.enorm(embedded))[:, None]
 
 
