@@ -18,7 +18,7 @@ endif
 .PHONY: demo test lint install clean
 
 demo: $(VENV)/.installed-$(BACKEND)
-	$(BIN)/ds4-mlx generate -p "Hello! What is 12 + 30?" --no-think -n 48 --seed 1 --stats
+	$(BIN)/ds4-mlx generate -p "What is 12 + 30?" --temp 0 --stats
 
 test: $(VENV)/.tested-$(BACKEND) lint
 	$(BIN)/pytest

@@ -105,7 +105,7 @@ def run(chat: Chat) -> None:
 
 def chat(
     model: Annotated[
-        str | None, typer.Option("-m", "--model", help="Model folder or hub repository; the built-in one by default.")
+        str | None, typer.Option("-m", "--model", help="Model folder or hub repository; ds4-tiny by default.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     think: Annotated[bool, typer.Option("--think/--no-think", help="Reason before answering.")] = True,

@@ -79,7 +79,7 @@ def generate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Model folder or hub repository; the built-in model by default."),
+        typer.Option("-m", "--model", help="Model folder or hub repository; the built-in ds4-tiny by default."),
     ] = None,
     max_tokens: Annotated[
         int, typer.Option("-n", "--max-tokens", min=1, help="Generate at most this many tokens.")

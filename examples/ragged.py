@@ -13,7 +13,7 @@ def main(folder: str | None = None) -> None:
     for session, text in zip(talkers, ("Once upon a time", "def add(a, b):"), strict=True):
         session.feed(model.tokenizer.encode(text))
 
-    reader, prompt = model.session(), model.tokenizer.encode("A longer prompt. " * 20)
+    reader, prompt = model.session(), model.tokenizer.encode("A longer prompt. " * 60)
     chosen = [[0], [0]]
     while reader.position < len(prompt):
         chunk = prompt[reader.position : reader.position + 64]

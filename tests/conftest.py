@@ -45,8 +45,8 @@ def golden() -> Golden:
 
 @pytest.fixture(scope="session")
 def model_in() -> ModelIn:
-    """model_in("fp32_plain") -> the golden model in that numerical mode, loaded once."""
-    return lambda mode: _model_in(mode, GOLDEN_CHECKPOINT)
+    """model_in("fp32_plain") -> the golden model in that numerical mode, loaded once; or that of another folder."""
+    return lambda mode, path=GOLDEN_CHECKPOINT: _model_in(mode, path)
 
 
 @pytest.fixture(scope="session")

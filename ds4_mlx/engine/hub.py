@@ -10,7 +10,7 @@ from ds4_mlx.engine.memory import check_fits
 from ds4_mlx.errors import UserError
 
 # The model that runs when none is named: it ships with the package.
-DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "golden-tiny"
+DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "ds4-tiny"
 
 _FIRST = ["config.json", INDEX_NAME]
 _WHOLE = ["*.json", "*.safetensors", "tokenizer.model", "encoding/*"]

@@ -30,7 +30,7 @@ def load(
     simulate_quantization: bool = True,
     simulate_activations: bool = False,
 ) -> LanguageModel:
-    """Loads a model folder, a Hugging Face repository, or (None) the model that ships with the package.
+    """Loads a model folder, a Hugging Face repository, or (None) ds4-tiny, the small one in this package.
 
     dtype: bfloat16 or float32, the precision of activations. simulate_quantization: the FP8/FP4 rounding of cache and
     indexer that the model was trained with. simulate_activations: the reference's FP8 rounding of matmul inputs, for

@@ -6,7 +6,7 @@ from cli.command import Command
 from ds4_mlx import chat
 from ds4_mlx.engine.language_model import LanguageModel
 
-from support import ModelIn
+from support import GOLDEN_CHECKPOINT, ModelIn
 
 FLAGS = ("--no-think", "--seed", "1", "-n", "6")
 
@@ -21,10 +21,18 @@ def talk(model: LanguageModel, **options: object) -> chat.Chat:
 
 
 def test_it_answers_every_line_of_a_pipe(command: Command) -> None:
-    result = command.run(chat.main, *FLAGS, stdin=b"hello\nagain\n")
+    result = command.run(chat.main, "--no-think", "--temp", "0", stdin=b"What is 12 + 30?\nWhat is 408 + 226?\n")
     assert result.code == 0
-    assert result.err.count("cut at -n tokens") == 2
-    assert result.out.strip()
+    assert result.out == "12 + 30 = 42\n408 + 226 = 634\n"
+
+
+def test_an_answer_cut_at_n_tokens_says_so(command: Command) -> None:
+    result = command.run(chat.main, *FLAGS, "-m", str(GOLDEN_CHECKPOINT), stdin=b"hello\n")
+    assert "cut at -n tokens" in result.err
+
+
+def test_it_says_which_model_answers_when_none_is_named(command: Command) -> None:
+    assert "ds4-tiny" in command.run(chat.main, *FLAGS).err
 
 
 def test_help_and_quit(command: Command) -> None:

@@ -43,8 +43,8 @@ def test_an_interrupted_conversion_says_how_to_go_on(
 
 
 def test_a_converted_folder_generates_the_same_text(command: Command, converted: Path) -> None:
-    args = ("generate", "-p", "Hello", "--no-think", "--seed", "4", "-n", "12")
-    assert command(*args, "-m", str(converted)).out == command(*args).out
+    args = ("generate", "-p", "Hello", "--no-think", "--seed", "4", "-n", "12", "-m")
+    assert command(*args, str(converted)).out == command(*args, str(GOLDEN_CHECKPOINT)).out
 
 
 @pytest.mark.parametrize(

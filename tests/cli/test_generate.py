@@ -15,7 +15,11 @@ from cli.command import Command
 
 import ds4_mlx
 
-GENERATE = ("generate", "--no-think", "--seed", "1", "-n", "8")
+from support import GOLDEN_CHECKPOINT
+
+# Random weights hardly ever end an answer by themselves: for what concerns length, interruption and odd bytes.
+GENERATE = ("generate", "--no-think", "--seed", "1", "-n", "8", "-m", str(GOLDEN_CHECKPOINT))
+SUM = ("generate", "-p", "What is 12 + 30?", "--temp", "0")
 
 
 def in_a_terminal(*args: str, interrupt_after: str | None = None) -> tuple[int, str]:
@@ -42,11 +46,26 @@ def in_a_terminal(*args: str, interrupt_after: str | None = None) -> tuple[int, 
     return os.waitstatus_to_exitcode(status), shown.decode("utf-8", "replace")
 
 
-def test_it_prints_text_and_says_that_the_built_in_model_is_noise(command: Command) -> None:
+def test_the_built_in_model_answers_a_sum(command: Command) -> None:
+    result = command(*SUM, "--no-think")
+    assert result.code == 0
+    assert result.out == "12 + 30 = 42\n"
+
+
+def test_one_line_says_which_model_answers_when_none_is_named(command: Command) -> None:
+    (line,) = command(*SUM, "--no-think").err.splitlines()
+    assert "ds4-tiny" in line
+    assert "-m" in line
+
+
+def test_a_named_model_needs_no_such_line(command: Command) -> None:
+    assert "ds4-tiny" not in command(*GENERATE, "-p", "Hello").err
+
+
+def test_an_answer_cut_at_n_tokens_says_so(command: Command) -> None:
     result = command(*GENERATE, "-p", "Hello")
     assert result.code == 0
     assert result.out.strip()
-    assert "noise" in result.err
     assert "stopped after -n 8 tokens" in result.err
 
 
@@ -65,9 +84,9 @@ def test_prompts_from_flag_file_and_stdin_are_the_same(command: Command, tmp_pat
 
 
 def test_a_pipe_gets_the_answer_and_the_reasoning_goes_to_stderr(command: Command) -> None:
-    result = command("generate", "-p", "Hello", "--think", "--seed", "1", "-n", "8")
-    assert result.out == ""  # the noise model never stops thinking
-    assert len(result.err) > len("noise")
+    result = command(*SUM, "--think")
+    assert result.out == "12 + 30 = 42\n"
+    assert "2+0=2" in result.err
 
 
 def test_json_is_one_object_with_everything(command: Command) -> None:
@@ -90,7 +109,7 @@ def test_dump_tokens_lists_the_prompt_and_generates_nothing(command: Command) ->
     rows = [line.split("\t") for line in result.out.splitlines()]
     assert json.loads(rows[0][1]) == "<｜begin▁of▁sentence｜>"
     assert "".join(json.loads(text) for _, text in rows) == "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜></think>"
-    assert "noise" not in result.err
+    assert result.err == ""
 
 
 def test_raw_prompts_get_no_chat_format(command: Command) -> None:
@@ -189,7 +208,7 @@ def test_closed_streams_are_no_traceback(redirection: str) -> None:
 
 def test_a_terminal_that_is_not_utf8_shows_replacements() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "ds4_mlx.cli", "generate", "-p", "Hi", "--raw", "--seed", "1", "-n", "30"]
+    command = [sys.executable, "-m", "ds4_mlx.cli", *GENERATE, "-p", "Hi", "--raw", "-n", "30"]
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert b"?" in done.stdout
@@ -220,14 +239,15 @@ def test_unknown_flags_and_values_exit_with_2(command: Command, args: tuple[str,
 
 
 def test_a_terminal_shows_reasoning_dimmed() -> None:
-    code, shown = in_a_terminal("generate", "-p", "Hello", "--seed", "1", "-n", "6")
+    code, shown = in_a_terminal(*SUM)
     assert code == 0
-    assert "\x1b[2m" in shown
+    assert re.search(r"\x1b\[2m ?Result\x1b\[0m", shown)
+    assert shown.endswith("\r\n12 + 30 = 42\r\n")
 
 
 def test_a_terminal_shows_progress_of_a_long_prompt(tmp_path: Path) -> None:
     file = tmp_path / "long.txt"
-    file.write_text("hello " * 300)
+    file.write_text("hello " * 120)
     _, shown = in_a_terminal("generate", "--prompt-file", str(file), "--no-think", "-n", "1")
     assert "reading the prompt" in shown
 
@@ -239,7 +259,7 @@ def test_control_characters_of_the_model_do_not_reach_a_terminal() -> None:
 
 
 def test_ctrl_c_stops_cleanly() -> None:
-    code, shown = in_a_terminal("generate", "-p", "Hi", "--no-think", "-n", "4000", interrupt_after="noise")
+    code, shown = in_a_terminal(*GENERATE, "-p", "Hi", "-n", "4000", interrupt_after="loading")
     assert code == 130
     assert "(interrupted)" in shown
     assert "Traceback" not in shown
@@ -247,7 +267,7 @@ def test_ctrl_c_stops_cleanly() -> None:
 
 def test_a_closed_pipe_is_no_traceback() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m ds4_mlx.cli generate -p Hi --no-think -n 60 --seed 1 | head -c 1",
+        f"{sys.executable} -m ds4_mlx.cli {' '.join(GENERATE)} -p Hi -n 60 | head -c 1",
         shell=True,
         capture_output=True,
         text=True,

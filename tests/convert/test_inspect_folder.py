@@ -50,7 +50,7 @@ def test_a_converted_folder(converted: Path) -> None:
     text = rendered(report)
     assert "ds4-mlx, profile exact" in text
     assert report.fingerprint[:16] in text
-    assert "golden-tiny" in text
+    assert f"{GOLDEN_CHECKPOINT.name}, by ds4-mlx" in text
 
 
 def test_json_holds_the_same(converted: Path) -> None:

@@ -77,7 +77,7 @@ def test_config_keeps_the_source_and_tells_how_it_was_made(converted: Path) -> N
     own = config["ds4_mlx"]
     assert own["profile"] == "exact"
     assert own["formats"] == {"routed_experts": "mxfp4", "linear": "mxfp8"}
-    assert own["source"] == {"name": "golden-tiny", "tensors": 529, "bytes": 9448104}
+    assert own["source"] == {"name": GOLDEN_CHECKPOINT.name, "tensors": 529, "bytes": 9448104}
     assert config["model_file"] == "ds4_mlx_model.py"
     assert (converted / "ds4_mlx_model.py").is_file()
 

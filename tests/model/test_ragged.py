@@ -1,16 +1,24 @@
 """One function for prefill, decode and any mix: however tokens are grouped into calls, the logits are the same."""
 
 import random
+from collections.abc import Callable
+from functools import cache
+from itertools import product
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from ds4_mlx.engine.hub import DEFAULT_MODEL
 from ds4_mlx.engine.language_model import LanguageModel, Session
 from ds4_mlx.model.moe import MoE
 
 from model.compare import distance
-from support import Golden, ModelIn
+from support import GOLDEN_CHECKPOINT, Golden, ModelIn
+
+OneShotOf = Callable[[Path], tuple[LanguageModel, list[int], np.ndarray]]
+PROSE = "The old mill stood by the river. Grass grew on its roof, and birds lived there. " * 12
 
 
 def fed_in_chunks(model: LanguageModel, ids: list[int], size: int) -> np.ndarray:
@@ -19,13 +27,32 @@ def fed_in_chunks(model: LanguageModel, ids: list[int], size: int) -> np.ndarray
 
 
 @pytest.fixture(scope="module")
-def one_shot(model_in: ModelIn, tokens: list[int]) -> np.ndarray:
-    return np.array(model_in("fp32_plain").session().feed(tokens, chunk=len(tokens)))
+def one_shot_of(model_in: ModelIn, tokens: list[int]) -> OneShotOf:
+    """one_shot_of(folder) -> its model, a prompt from which the indexer must choose, the logits of one call."""
+
+    @cache
+    def run(folder: Path) -> tuple[LanguageModel, list[int], np.ndarray]:
+        model = model_in("fp32_plain", folder)
+        ids = tokens if folder == GOLDEN_CHECKPOINT else model.tokenizer.encode(PROSE)
+        assert len(ids) // 4 > model.config.index_topk
+        return model, ids, np.array(model.session().feed(ids, chunk=len(ids)))
+
+    return run
 
 
-@pytest.mark.parametrize("size", [1, 4, 5, 7, 127, 128, 129])
-def test_chunks_equal_one_shot(model_in: ModelIn, tokens: list[int], one_shot: np.ndarray, size: int) -> None:
-    assert np.abs(fed_in_chunks(model_in("fp32_plain"), tokens, size) - one_shot).max() <= 1e-4
+@pytest.fixture(scope="module")
+def one_shot(one_shot_of: OneShotOf) -> np.ndarray:
+    return one_shot_of(GOLDEN_CHECKPOINT)[2]
+
+
+@pytest.mark.parametrize(
+    ("folder", "size"),
+    [*product([GOLDEN_CHECKPOINT], [1, 4, 5, 7, 127, 128, 129]), *product([DEFAULT_MODEL], [7, 129])],
+    ids=lambda value: value.name if isinstance(value, Path) else str(value),
+)
+def test_chunks_equal_one_shot(one_shot_of: OneShotOf, folder: Path, size: int) -> None:
+    model, ids, whole = one_shot_of(folder)
+    assert np.abs(fed_in_chunks(model, ids, size) - whole).max() <= 1e-4
 
 
 @pytest.mark.parametrize("size", [1, 5, 129])

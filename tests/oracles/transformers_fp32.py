@@ -41,11 +41,11 @@ except ImportError as error:
 
 BOUND = 1e-3  # largest difference of a logit that passes; measured: README.md beside this file
 TESTS = Path(__file__).resolve().parent.parent
-GOLDEN_TINY = Path(ds4_mlx.__file__).resolve().parent / "models" / "golden-tiny"
+GOLDEN_CHECKPOINT = TESTS / "golden" / "checkpoint"
 
 # Folder -> where the reference's float32 logits of it are: file, key of the token ids, key of the logits.
 GOLDEN = {
-    GOLDEN_TINY: (TESTS / "golden" / "logits.npz", "tokens", "prefill_fp32_plain"),
+    GOLDEN_CHECKPOINT: (TESTS / "golden" / "logits.npz", "tokens", "prefill_fp32_plain"),
     TESTS / "golden_dspark" / "ckpt": (TESTS / "golden_dspark" / "drafter.npz", "tokens", "main_logits_fp32_plain"),
 }
 
@@ -216,7 +216,7 @@ def compare(ours: Run, theirs: Run, ids: np.ndarray, golden: np.ndarray | None, 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, default=GOLDEN_TINY, help="folder in DeepSeek's on-disk format")
+    parser.add_argument("--model", type=Path, default=GOLDEN_CHECKPOINT, help="folder in DeepSeek's on-disk format")
     parser.add_argument("--tokens", type=int, help="how many (default: the golden sequence, else 272)")
     parser.add_argument(
         "--bound", type=float, default=BOUND, help="largest difference that passes (default: %(default)g)"
