@@ -204,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=HERE / "build", help="folder with corpus/ and tokenizer/")
     parser.add_argument("--run", type=Path, default=HERE / "build" / "run", help="the run's folder: state and log")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--rows", type=int, default=15, help="rows per step")
     parser.add_argument("--length", type=int, default=4352, help="tokens per row, a multiple of 128")
     parser.add_argument("--rate", type=float, default=0.02, help="Muon's peak learning rate")
