@@ -259,7 +259,8 @@ def test_control_characters_of_the_model_do_not_reach_a_terminal() -> None:
 
 
 def test_ctrl_c_stops_cleanly() -> None:
-    code, shown = in_a_terminal(*GENERATE, "-p", "Hi", "-n", "4000", interrupt_after="loading")
+    # A prompt that takes many seconds to read; the line that names the model comes before it.
+    code, shown = in_a_terminal("generate", "-p", "Hi " * 6000, interrupt_after="ds4-tiny")
     assert code == 130
     assert "(interrupted)" in shown
     assert "Traceback" not in shown
