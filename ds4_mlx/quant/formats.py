@@ -1,4 +1,4 @@
-"""The formats a weight matrix can be stored in: which arrays, how large, and how they decode.
+"""The microscaling formats, and the list of all formats a weight matrix can be stored in.
 
 MXFP4 and MXFP8 are the OCP microscaling formats as MLX lays them out: blocks of 32 weights along the input share one
 power-of-two scale (a biased exponent byte, e8m0), codes lie packed in little-endian words. DeepSeek's FP4 experts and
@@ -8,47 +8,66 @@ FP8 128x128 blocks are these formats bit for bit (spec 13).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
 from ds4_mlx.errors import UserError
+from ds4_mlx.quant.base import Format, Part
+from ds4_mlx.quant.iq2_xxs import IQ2XXS
+from ds4_mlx.quant.q2_k import Q2K
 
 
-@dataclass(frozen=True)
-class Format:
-    """One microscaling format.
+class _Microscaling(Format):
+    """Codes times a power of two; exact in bfloat16 too.
 
-    `bits` counts the code alone, `block` is the number of weights that share a scale. The arrays of a matrix [..., out,
-    in] are `weight` uint32 [..., out, in * bits / 32] and `scales` uint8 [..., out, in / block].
+    weight: uint32 [..., out, in * bits / 32], code j of a word `bits` * j bits up.
+    scales: uint8 [..., out, in / 32].
     """
 
-    name: str
-    bits: int
-    block: int = 32
+    block = 32
 
-    @property
-    def bits_per_weight(self) -> float:
-        """Storage per weight, scales included."""
-        return self.bits + 8 / self.block
-
-    def array_shapes(self, shape: Sequence[int]) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shapes and safetensors dtypes of the arrays that hold a matrix of `shape` [..., out, in]."""
-        *lead, width = shape
-        if width % self.block:
-            raise UserError(f"A {self.name} matrix needs a width that is a multiple of {self.block}, got {width}.")
-        return {
-            "weight": ((*lead, width * self.bits // 32), "U32"),
-            "scales": ((*lead, width // self.block), "U8"),
-        }
-
-    def decode(self, weight: mx.array, scales: mx.array, *, dtype: mx.Dtype = mx.float32) -> mx.array:
-        """The matrix [..., out, in] that the arrays stand for; exact in float32 and bfloat16."""
+    def _decode(self, arrays: Sequence[mx.array], dtype: mx.Dtype) -> mx.array:
+        weight, scales = arrays
         return mx.dequantize(weight, scales, group_size=self.block, bits=self.bits, mode=self.name, dtype=dtype)
 
 
-FORMATS = {f.name: f for f in (Format("mxfp4", 4), Format("mxfp8", 8))}
+class MXFP4(_Microscaling):
+    """e2m1 codes; reference for GGUF: ggml block_mxfp4.
+
+    ggml counts in halves (scale / 2 times twice the value), which changes no value, has no negative zero, and takes the
+    scale byte 255 for 2^128 where the standard and MLX have NaN.
+    """
+
+    name = "mxfp4"
+    bits = 4
+    parts = (Part("weight", "U32", 4), Part("scales", "U8", 1))
+    gguf_block = np.dtype([("scale", "u1"), ("codes", "u1", 16)])
+
+    def _from_blocks(self, blocks: np.ndarray) -> Sequence[np.ndarray]:
+        # GGUF pairs weight j with weight j + 16 in a byte, MLX with its neighbour; low nibble first in both. So two
+        # bytes of GGUF hold two neighbours of the first half and two of the second: one byte of MLX in each half.
+        twos = np.ascontiguousarray(blocks["codes"]).view("<u2")
+        halves = twos & 0xF | twos >> 4 & 0xF0, twos >> 4 & 0xF | twos >> 8 & 0xF0
+        return np.concatenate(halves, axis=-1).astype(np.uint8).view("<u4"), blocks["scale"]
+
+    def _to_blocks(self, arrays: Sequence[np.ndarray], blocks: np.ndarray) -> None:
+        weight, blocks["scale"] = arrays
+        pairs = np.ascontiguousarray(weight).view(np.uint8).astype("<u2")
+        first, second = pairs[..., :8], pairs[..., 8:]
+        twos = first & 0xF | (first & 0xF0) << 4 | (second & 0xF) << 4 | (second & 0xF0) << 8
+        blocks["codes"] = twos.view(np.uint8)
+
+
+class MXFP8(_Microscaling):
+    """e4m3 codes; ggml has no such type."""
+
+    name = "mxfp8"
+    bits = 8
+    parts = (Part("weight", "U32", 8), Part("scales", "U8", 1))
+
+
+FORMATS: dict[str, Format] = {f.name: f for f in (MXFP4(), MXFP8(), IQ2XXS(), Q2K())}
 
 
 def get_format(name: str) -> Format:
