@@ -100,6 +100,8 @@ class Format(ABC):
     def _decode(self, arrays: Sequence[mx.array], dtype: mx.Dtype) -> mx.array:
         """`decode` for arrays known to fit."""
 
+    # The two below are needed by formats with a `gguf_block` only; `_gguf_block` turns the others away before.
+
     def _from_blocks(self, blocks: np.ndarray) -> Sequence[np.ndarray]:
         """The arrays, in any shape of the right order, of blocks [..., out, in / block] of dtype `gguf_block`."""
         raise NotImplementedError

@@ -17,6 +17,8 @@ import numpy as np
 from corpus_texts import filler, read_texts
 from tokenizers import Tokenizer
 
+from ds4_mlx.text.special import ASSISTANT
+
 _PROSE_SHARE = 0.25  # of all rows; the others hold chats
 _READ_WEIGHT = 0.1  # what the model only reads (user turns, tool results) counts this much in the loss
 _RECALL_WEIGHT = 2.0  # and this much what it recalls: a few tokens behind a long prompt
@@ -57,7 +59,7 @@ class RowMaker:
     def __init__(self, tokenizer: Tokenizer, corpus: Corpus) -> None:
         self._tokenizer, self._corpus = tokenizer, corpus
         self.context = chats.Context(filler=corpus.filler, count=self._count)
-        self._assistant = tokenizer.token_to_id("<｜Assistant｜>")
+        self._assistant = tokenizer.token_to_id(ASSISTANT)
         self._eos = 1
         self._families = list(chats.FAMILIES)
         self._chances = [share / self._tokens_of(family) for family, share in chats.FAMILIES.items()]

@@ -27,6 +27,7 @@ from ds4_mlx.cache import LayerState, SequenceState
 from ds4_mlx.model import Batch, Span
 from ds4_mlx.model.compressor import Projections
 from ds4_mlx.model.indexer import IndexQueries
+from ds4_mlx.text.special import ASSISTANT, EOS, THINK, THINK_END
 
 HERE = Path(__file__).parent
 SINGLE = ("addition", "subtraction", "word_problem", "strings", "copying", "code_output", "tool_call", "tool_answer")
@@ -94,20 +95,18 @@ def recalled(model: ds4_mlx.LanguageModel, name: str, context: chats.Context, pr
         example = chats.recall(rng, held_out=True, context=context, tokens=RECALL[name], questions=QUESTIONS)
         session, fed = model.session(), ""
         for text, expected in _turns(example):
-            got = model.tokenizer.decode(complete(model, twin := session.fork(), text[len(fed) :], limit=60))
+            got = model.tokenizer.decode(complete(model, session.fork(), text[len(fed) :], limit=60))
             right += got == expected
             count += 1
             session.feed(model.tokenizer.encode(text[len(fed) :] + expected), last_only=True)
             fed = text + expected
-            del twin
     return Score(name, right / count, count)
 
 
 def _turns(example: chats.Example) -> Iterator[tuple[str, str]]:
     """For each graded answer the rendered chat up to it, and the answer with EOS."""
     text = chats.render(example)
-    eos = "<｜end▁of▁sentence｜>"
-    openings = ("<｜Assistant｜></think>", "<｜Assistant｜><think>")
+    openings = (ASSISTANT + THINK_END, ASSISTANT + THINK)
     at = 0
     while True:
         places = [(text.find(opening, at), opening) for opening in openings]
@@ -116,8 +115,8 @@ def _turns(example: chats.Example) -> Iterator[tuple[str, str]]:
             return
         start, opening = min(places)
         start += len(opening)
-        at = text.index(eos, start) + len(eos)
-        if not text[start:at].endswith(f"Noted.{eos}"):  # the text itself, given over several turns
+        at = text.index(EOS, start) + len(EOS)
+        if not text[start:at].endswith(f"Noted.{EOS}"):  # the text itself, given over several turns
             yield text[:start], text[start:at]
 
 
@@ -155,9 +154,8 @@ def mtp_acceptance(model: ds4_mlx.LanguageModel, context: chats.Context, example
     return Score("mtp", accepted / drafted, drafted, "drafts")
 
 
-def measure(model: ds4_mlx.LanguageModel, name: str, options: argparse.Namespace) -> Score:
+def measure(model: ds4_mlx.LanguageModel, name: str, held_out: list[dict], options: argparse.Namespace) -> Score:
     """One row."""
-    held_out = read_texts(options.build / "corpus" / "held_out.jsonl")
     context = chats.Context(filler=filler(held_out), count=lambda text: len(model.tokenizer.encode(text)))
     measures: dict[str, Callable[[], Score]] = {
         "mtp": lambda: mtp_acceptance(model, context, options.examples),
@@ -185,11 +183,12 @@ def main() -> None:
     model = ds4_mlx.load(options.model)
     if options.recent:
         without_indexer(model)
+    held_out = read_texts(options.build / "corpus" / "held_out.jsonl")
     rows = []
     print(f"{'':20}{'value':>9}{'of':>8}          seconds")
     for name in options.only:
         start = time.monotonic()
-        score = measure(model, name, options)
+        score = measure(model, name, held_out, options)
         rows.append(score._asdict())
         seconds = time.monotonic() - start
         print(f"{score.name:20}{score.value:9.4f}{score.count:8} {score.unit:8}{seconds:7.0f}", flush=True)

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import chats
 import numpy as np
 import torch
+from attention import CHOSEN, RECENT, Mode, documents
 from batches import Corpus, RowMaker
-from network import CHOSEN, RECENT, Mode, Network, documents
+from network import Network
 from torch import Tensor
 
 
@@ -28,7 +29,7 @@ class Span(NamedTuple):
 
 
 class Paper(NamedTuple):
-    """Questions: ids int64 [B, S + 2] and where the answers are; `chosen_too`: also without the indexer's choice."""
+    """Questions: ids int64 [B, S + 2], and where the answers are."""
 
     name: str
     ids: Tensor

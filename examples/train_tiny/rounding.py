@@ -1,8 +1,8 @@
 """Rounding that the model is trained with: what the cache keeps and what the released checkpoint stores (spec 7, 12).
 
 Each `fake_*` function returns the rounded values in the dtype of its input and passes the gradient straight through, so
-that training sees the numbers the released model computes with. The codes behind them come from `fp8_codes` and
-`fp4_codes`; the exporter writes those very codes.
+that training sees the numbers the released model computes with; `round_*` return the values alone. The codes behind
+them come from `fp8_codes` and `fp4_codes`; the exporter writes those very codes.
 """
 
 from __future__ import annotations
@@ -82,18 +82,18 @@ def fake_kv(row: Tensor, nope: int) -> Tensor:
     return _straight_through(row, torch.cat([rounded, row[..., nope:].detach()], -1))
 
 
-def fake_fp4(x: Tensor) -> Tensor:
-    """FP4 with one scale per 32 values of the last axis: index rows after Hadamard (7.2) and expert weights (12)."""
+def round_fp4(x: Tensor) -> Tensor:
+    """float32 values after FP4 with one scale per 32 of the last axis: index rows (spec 7.2), expert weights (12)."""
     values, scale = fp4_codes(x)
-    return _straight_through(x, (values * scale).flatten(-2))
+    return (values * scale).flatten(-2)
 
 
-def fake_fp8_weight(w: Tensor) -> Tensor:
-    """A dense weight [..., out, in] as the checkpoint stores it: FP8, one scale per 128 x 128 (spec 12)."""
+def round_fp8_weight(w: Tensor) -> Tensor:
+    """float32 values of a dense weight [..., out, in] after FP8 with one scale per 128 x 128 (spec 12)."""
     values, scale = fp8_weight_codes(w)
     rows, columns = w.shape[-2] // scale.shape[-2], w.shape[-1] // scale.shape[-1]
     spread = scale.repeat_interleave(rows, -2).repeat_interleave(columns, -1)
-    return _straight_through(w, values.float() * spread)
+    return values.float() * spread
 
 
 def hadamard(size: int) -> Tensor:
@@ -106,5 +106,5 @@ def hadamard(size: int) -> Tensor:
 
 def fake_index(x: Tensor, matrix: Tensor) -> Tensor:
     """Hadamard rotation, then the FP4 round trip, of indexer queries or keys [..., d] (spec 5.1)."""
-    rotated = (x.float() @ matrix) * x.shape[-1] ** -0.5
-    return fake_fp4(rotated.to(x.dtype))
+    rotated = ((x.float() @ matrix) * x.shape[-1] ** -0.5).to(x.dtype)
+    return _straight_through(rotated, round_fp4(rotated))

@@ -14,14 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attention import CHOSEN, EVERYTHING, Mode, documents
 from batches import Corpus, RowMaker, batches, tokenise
 from examinations import Paper, chat_papers, examine, prose_paper, recall_papers
 from model_config import CONFIG
-from network import CHOSEN, EVERYTHING, Mode, Network, Output, Sizes, documents
+from network import Network, Output
 from optimizers import Muon, adam_groups, is_matrix
 from tokenizers import Tokenizer
 from torch import Tensor
 from weights import form, initial
+
+from ds4_mlx.config import ModelConfig
 
 HERE = Path(__file__).parent
 SEED = 4
@@ -56,7 +59,7 @@ class Run:
         self.folder, self.options = folder, options
         folder.mkdir(parents=True, exist_ok=True)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.sizes = Sizes.of(CONFIG)
+        self.sizes = ModelConfig.from_dict(CONFIG)
         self.tokenizer_path = build / "tokenizer" / "tokenizer.json"
         tokenizer = Tokenizer.from_file(str(self.tokenizer_path))
         self.corpus = tokenise(build / "corpus" / "train.jsonl", tokenizer)
@@ -131,9 +134,6 @@ class Run:
                 self.seconds = time.monotonic() - start
                 self.save()
                 saved = time.monotonic()
-            if (self.folder / "stop").exists():
-                self.save()
-                return
         self.examine(released=False)
         self.examine(released=True)
 

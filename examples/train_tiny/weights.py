@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 
 import torch
-from network import Sizes
-from rounding import fake_fp4, fake_fp8_weight
+from rounding import round_fp4, round_fp8_weight
 from torch import Tensor
+
+from ds4_mlx.config import ModelConfig
 
 # Dense matrices that the checkpoint stores in FP8, by the end of their names (spec 12).
 _FP8 = ("wq_a.weight", "wq_b.weight", "wkv.weight", "wo_a.weight", "wo_b.weight", "e_proj.weight", "h_proj.weight")
@@ -34,7 +35,7 @@ def is_float32(name: str) -> bool:
     return "hc_" in name or name.endswith((".attn_sink", ".ape", ".gate.bias"))
 
 
-def initial(sizes: Sizes, seed: int, token_counts: Tensor) -> dict[str, Tensor]:
+def initial(sizes: ModelConfig, seed: int, token_counts: Tensor) -> dict[str, Tensor]:
     """The masters at step 0, on the CPU.
 
     `token_counts` [vocab]: how often each token is a target. They share hash-routed tokens out evenly, and they make
@@ -57,7 +58,7 @@ def initial(sizes: Sizes, seed: int, token_counts: Tensor) -> dict[str, Tensor]:
 class _Start:
     """Draws weights one after another from one generator."""
 
-    def __init__(self, sizes: Sizes, random: torch.Generator) -> None:
+    def __init__(self, sizes: ModelConfig, random: torch.Generator) -> None:
         self.sizes, self.random = sizes, random
         self.weights: dict[str, Tensor] = {}
 
@@ -155,7 +156,7 @@ class _Start:
         self.head_site(f"{name}.")
 
 
-def hash_routes(sizes: Sizes, token_counts: Tensor, random: torch.Generator) -> Tensor:
+def hash_routes(sizes: ModelConfig, token_counts: Tensor, random: torch.Generator) -> Tensor:
     """int64 [vocab, k]: each token's experts, so that all experts see about as many tokens.
 
     Tokens are dealt out from the most frequent down, each to the k experts with the least so far.
@@ -194,7 +195,7 @@ def released_values(masters: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.no_grad():
         for (fp4, _), names in groups.items():
             stacked = torch.stack([masters[name] for name in names])
-            rounded = (fake_fp4(stacked) if fp4 else fake_fp8_weight(stacked)).bfloat16()
+            rounded = (round_fp4(stacked) if fp4 else round_fp8_weight(stacked)).bfloat16()
             values.update(zip(names, rounded.unbind(), strict=True))
     return values
 

@@ -9,7 +9,6 @@ exporter writes for the dequantised weights must stand for the same values again
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -21,8 +20,11 @@ from torch import Tensor
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS.parent / "examples" / "train_tiny"))
 
-from export import released  # noqa: E402 - the folder is no package
-from network import CHOSEN, Mode, Network, Sizes  # noqa: E402
+from attention import CHOSEN, Mode  # noqa: E402 - the folder is no package
+from export import released  # noqa: E402
+from network import Network  # noqa: E402
+
+from ds4_mlx.config import ModelConfig  # noqa: E402
 
 CHECKPOINT = TESTS / "golden" / "checkpoint"
 BOUND = 1e-4  # of a logit, as the golden set requires of us; measured 9e-6
@@ -39,7 +41,7 @@ def dequantised(tensors: dict[str, Tensor], name: str) -> Tensor:
     return codes.float() * spread
 
 
-def masters(tensors: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+def masters(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str, Tensor]:
     """The checkpoint as the trainer holds it: float32, experts stacked."""
     out = {}
     for name, tensor in tensors.items():
@@ -57,7 +59,7 @@ def masters(tensors: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
 
 
 def main() -> int:
-    sizes = Sizes.of(json.loads((CHECKPOINT / "config.json").read_text()))
+    sizes = ModelConfig.from_file(CHECKPOINT / "config.json")
     tensors: dict[str, Tensor] = {}
     for shard in sorted(CHECKPOINT.glob("*.safetensors")):
         tensors |= load_file(shard)
