@@ -16,6 +16,8 @@ from ds4_mlx.errors import UserError
 from ds4_mlx.quant.base import Format, Part
 from ds4_mlx.quant.iq2_xxs import IQ2XXS
 from ds4_mlx.quant.q2_k import Q2K
+from ds4_mlx.quant.q4_k import Q4K
+from ds4_mlx.quant.q8_0 import Q8_0
 
 
 class _Microscaling(Format):
@@ -67,7 +69,7 @@ class MXFP8(_Microscaling):
     parts = (Part("weight", "U32", 8), Part("scales", "U8", 1))
 
 
-FORMATS: dict[str, Format] = {f.name: f for f in (MXFP4(), MXFP8(), IQ2XXS(), Q2K())}
+FORMATS: dict[str, Format] = {f.name: f for f in (MXFP4(), MXFP8(), IQ2XXS(), Q2K(), Q4K(), Q8_0())}
 
 
 def get_format(name: str) -> Format:

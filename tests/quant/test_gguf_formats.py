@@ -14,6 +14,8 @@ TYPES = {
     "mxfp4": gguf.GGMLQuantizationType.MXFP4,
     "iq2_xxs": gguf.GGMLQuantizationType.IQ2_XXS,
     "q2_k": gguf.GGMLQuantizationType.Q2_K,
+    "q4_k": gguf.GGMLQuantizationType.Q4_K,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
 each_format = pytest.mark.parametrize("name", TYPES)
 
@@ -50,7 +52,7 @@ def same_bits(name: str, raw: np.ndarray) -> bool:
     return ours.shape == theirs.shape and np.array_equal(ours.view(np.uint32), theirs.view(np.uint32))
 
 
-@pytest.mark.parametrize("name", ["iq2_xxs", "q2_k"])
+@pytest.mark.parametrize("name", ["iq2_xxs", "q2_k", "q4_k", "q8_0"])
 @pytest.mark.parametrize("shape", [(64,), (1,), (8, 8), (4, 2, 8)])
 def test_random_blocks_decode_as_gguf_does_bit_for_bit(name: str, shape: tuple[int, ...]) -> None:
     assert same_bits(name, rows(random_blocks(name, 64), *shape))
@@ -200,3 +202,20 @@ def test_mxfp8_has_no_way_to_gguf() -> None:
         get_format("mxfp8").from_gguf(np.zeros((1, 33), np.uint8))
     with pytest.raises(UserError, match="no type for mxfp8"):
         get_format("mxfp8").to_gguf(np.zeros((1, 8), np.uint32), np.zeros((1, 1), np.uint8))
+
+
+def test_q8_0_is_mlxs_affine_format_with_its_zero_at_128() -> None:
+    blocks = random_blocks("q8_0", 64)
+    blocks["d"] = np.float16(0.01) * np.arange(-32, 32)
+    weight, scales = map(mx.array, get_format("q8_0").from_gguf(rows(blocks, 8)).values())
+    wide = scales.astype(mx.float32)
+    affine = mx.dequantize(weight, wide, -128 * wide, group_size=32, bits=8)
+    assert mx.array_equal(affine, get_format("q8_0").decode(weight, scales))
+
+
+def test_q4_k_keeps_its_codes_in_natural_order() -> None:
+    blocks = random_blocks("q4_k", 2)
+    blocks["sm"], blocks["dm"] = [1] * 4 + [0] * 4 + [1] * 4, [1.0, 0.0]  # value = code
+    codes = gguf.quants.dequantize(rows(blocks, 1), TYPES["q4_k"]).astype(np.uint32).reshape(64, 8)
+    q = get_format("q4_k").from_gguf(rows(blocks, 1))["q"]
+    assert np.array_equal(q.ravel(), (codes << np.arange(0, 32, 4, dtype=np.uint32)).sum(1))
