@@ -1,0 +1,18 @@
+// Metal's library for the CPU: every GPU thread is a fiber of the runtime. A compiled kernel includes this file only.
+#pragma once
+#include "cpu_platform.h"
+#include "msl/constants.h"
+#include "msl/scalars.h"
+#include "cpu_half.h"
+#include "msl/bfloat.h"
+#include "msl/vectors.h"
+#include "msl/vector_operators.h"
+#include "msl/math.h"
+#include "msl/numbers.h"
+#include "msl/memory.h"
+#include "msl/collectives.h"
+#include "cpu_atomics.h"
+#include "cpu_collectives.h"
+#include "cpu_matrix_layout.h"
+#include "msl/matrix.h"
+#include "cpu_matrix.h"
