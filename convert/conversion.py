@@ -10,6 +10,8 @@ import importlib.metadata
 import json
 import os
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,16 @@ from typing import Any
 from rich.console import Console
 
 from ds4_convert import files
-from ds4_convert.auxiliary import MODEL_FILE, MODEL_FILE_TEXT, read_all_auxiliary
+from ds4_convert.auxiliary import MODEL_FILE, MODEL_FILE_TEXT
 from ds4_convert.checksums import ALGORITHM, CHECKSUMS_NAME, Described, checksum_file, fingerprint
 from ds4_convert.journal import Journal
+from ds4_convert.memory import peak_memory
+from ds4_convert.parallel import in_threads
 from ds4_convert.plan import Plan, make_plan
-from ds4_convert.profiles import get_profile
 from ds4_convert.progress import Meter
-from ds4_convert.shards import group_into_shards, is_whole, write_shard
+from ds4_convert.quality import loss_lines, losses_json
+from ds4_convert.recipe import Recipe
+from ds4_convert.shards import Shard, ShardRecord, group_into_shards, is_whole, write_shard
 from ds4_mlx.checkpoint import open_checkpoint
 from ds4_mlx.checkpoint.folder import CONFIG_KEY, FORMAT_VERSION, INDEX_NAME, JOURNAL_NAME
 from ds4_mlx.errors import UserError
@@ -38,21 +43,29 @@ class Outcome:
     shards_written: int
     shards_kept: int  # finished by an earlier, interrupted run
     seconds: float
+    peak_memory: int  # bytes, of the process so far
 
 
 def convert(
     source: str | Path,
     destination: str | Path,
     *,
-    profile: str = "exact",
+    profile: str | None = None,
+    imatrix: str | Path | None = None,
+    layers: str | None = None,
+    jobs: int = 1,
     dry_run: bool = False,
     console: Console | None = None,
 ) -> Outcome:
-    """Converts the released checkpoint in folder `source` to our format in folder `destination`.
+    """Converts `source`, DeepSeek's folder or a ds4 GGUF file, to our format in the folder `destination`.
 
-    Prints the plan and the progress to `console` (stderr by default); `dry_run` stops after the plan. Needs less than
-    200 MB of memory, whatever the model. Raises `UserError` for a source or destination that cannot be used, before or
-    during the work. After any error, `KeyboardInterrupt` included, the same call goes on where this one stopped.
+    profile: 'exact' (the default for a folder) or 'q2'; a GGUF file brings its own. imatrix: a file with the importance
+    of input columns, for 'q2'. layers: such as '3-5', only these, to be measured. jobs: layers in work at once; the
+    result is the same whatever their number.
+
+    Prints the plan and the progress to `console` (stderr by default); `dry_run` stops after the plan. Raises
+    `UserError` for a source, destination or option that cannot be used, before or during the work. After any error,
+    `KeyboardInterrupt` included, the same call goes on where this one stopped.
     """
     start = time.monotonic()
     console = console or Console(stderr=True)
@@ -60,50 +73,66 @@ def convert(
         source, destination = Path(source).expanduser(), Path(destination).expanduser().resolve()
     except (RuntimeError, OSError):
         raise UserError(f"{destination} leads nowhere (a loop of links). Choose another destination.") from None
-    chosen = get_profile(profile)
-    checkpoint = open_checkpoint(source)
-    if checkpoint.kind == "converted":
-        raise UserError(f"{source} is already converted (profile {checkpoint.profile}); give a released checkpoint.")
+    if jobs < 1:
+        raise UserError(f"--jobs is {jobs}; expected at least 1.")
+    recipe = _make_recipe(source, profile, imatrix, layers)
     _check_destination(source, destination)
-    auxiliary = read_all_auxiliary(source)
     partial = partial_folder(destination)
-    identity = {
-        "format": FORMAT_VERSION,
-        "profile": profile,
-        "checkpoint_id": checkpoint.identity(),
-        "source": str(source.resolve()),
-    }
-    shards = group_into_shards(chosen.outputs(checkpoint))
+    identity = _identity(recipe)
+    shards = group_into_shards(recipe.steps)
     with files.disk_errors_explained(destination):
         complete = _is_complete(partial, identity)
         journal = Journal(partial, identity) if complete else Journal.read(partial, identity)
     recorded = journal.shards
     kept = {s.name for s in shards if complete or (s.name in recorded and is_whole(s, recorded[s.name], partial))}
     plan = make_plan(
-        checkpoint,
+        recipe,
         destination,
-        chosen,
         shards,
-        small_files=sum(map(len, auxiliary.values())),
+        jobs=jobs,
         disk_done=sum(s.nbytes for s in shards if s.name in kept),
         disk_free=files.free_bytes(destination.parent),
     )
     plan.render(console)
     if dry_run:
-        return Outcome(plan, "", 0, len(kept), time.monotonic() - start)
+        return Outcome(plan, "", 0, len(kept), time.monotonic() - start, peak_memory())
     plan.require_room()
     with files.disk_errors_explained(destination):
         if not complete:
             partial.mkdir(exist_ok=True)
             with files.only_one_writer(partial):
                 _write_shards(plan, journal, kept, console)
-                _write_rest(plan, journal, auxiliary)
+                _write_rest(plan, journal)
                 journal.remove()
                 files.sync_folder(partial)
         os.rename(partial, destination)
         files.sync_folder(destination.parent)
-    own = open_checkpoint(destination).own
-    return Outcome(plan, own["fingerprint"], len(shards) - len(kept), len(kept), time.monotonic() - start)
+    own = open_checkpoint(destination, allow_part=True).own
+    seconds = time.monotonic() - start
+    return Outcome(plan, own["fingerprint"], len(shards) - len(kept), len(kept), seconds, peak_memory())
+
+
+def _make_recipe(source: Path, profile: str | None, imatrix: str | Path | None, layers: str | None) -> Recipe:
+    if source.is_file():
+        from ds4_convert.gguf.source import gguf_recipe
+
+        return gguf_recipe(source, profile, imatrix, layers)
+    from ds4_convert.released import released_recipe
+
+    return released_recipe(source, profile, imatrix, layers)
+
+
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    """What must be the same for an interrupted conversion to go on."""
+    return {
+        "format": FORMAT_VERSION,
+        "ds4_mlx_version": importlib.metadata.version("ds4-mlx"),
+        "profile": recipe.profile,
+        "checkpoint_id": recipe.checkpoint_id,
+        "layers": recipe.own.get("layers"),
+        "imatrix": recipe.own.get("imatrix"),
+        "source": str(recipe.source.resolve()),
+    }
 
 
 def partial_folder(destination: Path) -> Path:
@@ -129,10 +158,10 @@ def _is_complete(partial: Path, identity: dict[str, Any]) -> bool:
     if (partial / JOURNAL_NAME).exists() or not (partial / "config.json").exists():
         return False
     try:
-        found = open_checkpoint(partial)
+        found = open_checkpoint(partial, allow_part=True)
     except UserError:
         return False
-    return all(found.own.get(key) == identity[key] for key in ("format", "profile", "checkpoint_id"))
+    return all(found.own.get(key) == value for key, value in identity.items() if key != "source")
 
 
 def _write_shards(plan: Plan, journal: Journal, kept: set[str], console: Console) -> None:
@@ -144,14 +173,31 @@ def _write_shards(plan: Plan, journal: Journal, kept: set[str], console: Console
     sizes = {s.name: sum(o.nbytes for o in s.outputs) for s in plan.shards}
     done = sum(sizes[name] for name in kept)
     with Meter(console, "Converting", total=sum(sizes.values()), files=len(sizes), done=done) as meter:
-        for shard in plan.shards:
-            if shard.name not in kept:
-                journal.shards[shard.name] = write_shard(shard, journal.folder, meter.advance)
-                journal.save()
+
+        def write(shard: Shard, check: Callable[[], None]) -> ShardRecord:
+            def advance(nbytes: int) -> None:
+                check()
+                meter.advance(nbytes)
+
+            return write_shard(shard, journal.folder, advance)
+
+        def finished(shard: Shard) -> None:
             meter.finished(shard.name, already=shard.name in kept)
+            for line in loss_lines(journal.shards[shard.name].losses):
+                meter.note(line)
+
+        for shard in plan.shards:
+            if shard.name in kept:
+                finished(shard)
+        todo = [shard for shard in plan.shards if shard.name not in kept]
+        with closing(in_threads(write, todo, plan.jobs)) as written:
+            for shard, record in written:
+                journal.shards[shard.name] = record
+                journal.save()
+                finished(shard)
 
 
-def _write_rest(plan: Plan, journal: Journal, auxiliary: dict[str, bytes]) -> None:
+def _write_rest(plan: Plan, journal: Journal) -> None:
     """Writes everything but the shards: index, config, tokenizer and the like, and the checksums of all."""
     folder = journal.folder
     checksums = {o.name: journal.shards[shard.name].checksums[o.name] for shard in plan.shards for o in shard.outputs}
@@ -164,30 +210,39 @@ def _write_rest(plan: Plan, journal: Journal, auxiliary: dict[str, bytes]) -> No
                 "weight_map": {o.name: shard.name for shard in plan.shards for o in shard.outputs},
             }
         ),
-        "config.json": _json(_config(plan, journal.identity["checkpoint_id"], fingerprint(described))),
+        "config.json": _json(_config(plan, journal, fingerprint(described))),
         MODEL_FILE: MODEL_FILE_TEXT,
     }
-    contents |= auxiliary
+    contents |= plan.recipe.small_files
     for name, content in contents.items():
         _write(folder / name, content)
     entries = {name: checksum_file(folder / name) for name in sorted(contents)}
     _write(folder / CHECKSUMS_NAME, _json({"algorithm": ALGORITHM, "tensors": checksums, "files": entries}))
 
 
-def _config(plan: Plan, checkpoint_id: str, fingerprint: str) -> dict[str, Any]:
+def _config(plan: Plan, journal: Journal, fingerprint: str) -> dict[str, Any]:
     """The source's config.json with our part added."""
-    source = plan.source
+    recipe, identity = plan.recipe, journal.identity
+    losses = {item: loss for shard in plan.shards for item, loss in journal.shards[shard.name].losses.items()}
     own = {
         "format": FORMAT_VERSION,
-        "profile": plan.profile.name,
-        "ds4_mlx_version": importlib.metadata.version("ds4-mlx"),
-        "checkpoint_id": checkpoint_id,
+        "profile": recipe.profile,
+        "ds4_mlx_version": identity["ds4_mlx_version"],
+        "mlx_version": importlib.metadata.version("mlx"),
+        "checkpoint_id": recipe.checkpoint_id,
         "fingerprint": fingerprint,
-        "formats": plan.profile.formats,
+        "formats": recipe.formats.table,
         "bits_per_weight": round(plan.bits_per_weight, 6),
-        "source": {"name": source.path.resolve().name, "tensors": len(source.tensors), "bytes": source.nbytes},
+        "source": {
+            "name": recipe.source.resolve().name,
+            "tensors": recipe.source_tensors,
+            "bytes": recipe.source_bytes,
+        },
+        **recipe.own,
     }
-    return {**source.config_json, CONFIG_KEY: own, "model_file": MODEL_FILE}
+    if losses:
+        own["losses"] = losses_json(losses)
+    return {**recipe.config_json, CONFIG_KEY: own, "model_file": MODEL_FILE}
 
 
 def _json(value: Any) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ds4_convert.classes import ClassSize, size_table, sizes_by_class, total
-from ds4_convert.profiles import get_profile
+from ds4_convert.classes import ClassSize, formats_by_class, size_table, sizes_by_class, total
+from ds4_convert.steps import outputs_of
 from ds4_convert.units import size
 from ds4_mlx.checkpoint import Checkpoint, open_checkpoint
 from ds4_mlx.config import ModelConfig
@@ -47,7 +47,8 @@ class Report:
     classes: dict[str, ClassSize]
     bits_per_weight: float
     profile: str
-    formats: dict[str, str]
+    formats: dict[str, str]  # by class, too
+    only_layers: tuple[int, int] | None  # of a folder that holds these alone
     identity: str  # the same for every profile converted from one checkpoint
     fingerprint: str | None  # of a converted folder
     written_by: str | None  # version of ds4-mlx
@@ -56,10 +57,10 @@ class Report:
 
 def inspect(path: str | Path) -> Report:
     """Looks at a model folder. Raises `UserError` when it is none, or not complete."""
-    checkpoint = open_checkpoint(path)
-    config, own = checkpoint.config, checkpoint.own
-    profile = get_profile(checkpoint.profile)
-    classes = sizes_by_class(profile.outputs(checkpoint))
+    checkpoint = open_checkpoint(path, allow_part=True)
+    config, own, formats = checkpoint.config, checkpoint.own, checkpoint.formats
+    outputs = [output for item in checkpoint.items for output in outputs_of(item, formats.of(item.name))]
+    classes = sizes_by_class(outputs)
     return Report(
         path=str(checkpoint.path),
         kind=checkpoint.kind,
@@ -73,7 +74,7 @@ def inspect(path: str | Path) -> Report:
         vocabulary=config.vocab_size,
         context=config.max_position_embeddings,
         drafter=_drafter(checkpoint),
-        prompt_profile=config.prompt_profile,
+        prompt_profile=checkpoint.prompt_profile,
         tokenizer=next((name for name in _TOKENIZERS if (checkpoint.path / name).is_file()), None),
         shards=len({tensor.path for tensor in checkpoint.tensors.values()}),
         tensors=len(checkpoint.tensors),
@@ -82,7 +83,8 @@ def inspect(path: str | Path) -> Report:
         classes=classes,
         bits_per_weight=round(total(classes).bits_per_weight, 6),
         profile=checkpoint.profile,
-        formats=own.get("formats", profile.formats),
+        formats=formats_by_class((item.name for item in checkpoint.items), formats),
+        only_layers=checkpoint.layers,
         identity=checkpoint.identity(),
         fingerprint=own.get("fingerprint"),
         written_by=own.get("ds4_mlx_version"),
@@ -123,11 +125,14 @@ def render(report: Report, console: Console) -> None:
     if isinstance(report.source, dict):
         rows["made from"] = f"{report.source.get('name')}, by ds4-mlx {report.written_by}"
         rows["fingerprint"] = str(report.fingerprint)[:16]
+    if report.only_layers:
+        first, last = report.only_layers
+        rows["holds"] = f"only layers {first} to {last}: to be measured, not to run"
     table = Table.grid(padding=(0, 2))
     for label, value in rows.items():
         table.add_row(label, value)
     console.print(table, highlight=False)
-    console.print(size_table(report.classes))
+    console.print(size_table(report.classes, report.formats))
 
 
 def _model_name(config: ModelConfig) -> str:

@@ -12,9 +12,13 @@ from typing import Any
 
 from ds4_convert.files import TMP, written_aside
 from ds4_convert.shards import ShardRecord
+from ds4_convert.steps import Loss
 from ds4_mlx.checkpoint.folder import JOURNAL_NAME
 from ds4_mlx.config import read_json
 from ds4_mlx.errors import UserError
+
+# What a person calls an entry of the identity.
+_WORDS = {"ds4_mlx_version": "version of ds4-mlx", "checkpoint_id": "checkpoint id", "layers": "range of layers"}
 
 
 @dataclass
@@ -40,24 +44,29 @@ class Journal:
         try:
             entries = read_json(path)
             found = entries["conversion"]
-            shards = {name: ShardRecord(e["bytes"], dict(e["tensors"])) for name, e in entries["shards"].items()}
+            shards = {name: _record(entry) for name, entry in entries["shards"].items()}
             differing = [key for key in identity if found.get(key) != identity[key]]
         except (UserError, KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{path} is damaged, so the conversion cannot go on. {advice}") from None
         if differing:
             was, now = found.get(differing[0]), identity[differing[0]]
+            what = _WORDS.get(differing[0], differing[0])
             raise UserError(
-                f"{folder} holds an unfinished conversion with another {differing[0].replace('_', ' ')} "
-                f"({was!r} instead of {now!r}). {advice}"
+                f"{folder} holds an unfinished conversion with another {what} ({was!r} instead of {now!r}). {advice}"
             )
         return cls(folder, identity, shards)
 
     def save(self) -> None:
         """Writes the journal. Raises `OSError`."""
-        shards = {name: {"bytes": r.nbytes, "tensors": r.checksums} for name, r in self.shards.items()}
+        shards = {n: {"bytes": r.nbytes, "tensors": r.checksums, "losses": r.losses} for n, r in self.shards.items()}
         with written_aside(self.folder / JOURNAL_NAME) as file:
             file.write(json.dumps({"conversion": self.identity, "shards": shards}, indent=1).encode())
 
     def remove(self) -> None:
         """The last step: from now on the folder is whole."""
         (self.folder / JOURNAL_NAME).unlink()
+
+
+def _record(entry: dict[str, Any]) -> ShardRecord:
+    losses = {item: Loss(*loss) for item, loss in entry["losses"].items()}
+    return ShardRecord(entry["bytes"], dict(entry["tensors"]), losses)

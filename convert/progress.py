@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 
@@ -12,7 +13,10 @@ from ds4_convert.units import duration, size
 
 
 class Meter:
-    """Counts bytes and shows them. Use as a context manager; `done` bytes of `total` were there before."""
+    """Counts bytes and shows them. Use as a context manager; `done` bytes of `total` were there before.
+
+    Several threads may advance it.
+    """
 
     def __init__(self, console: Console, what: str, *, total: int, files: int, done: int = 0) -> None:
         """`what` names the work ('Converting'), `files` is how many files it touches."""
@@ -21,6 +25,7 @@ class Meter:
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(what, total=total, completed=done)
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Meter:
         """Starts the bar."""
@@ -35,7 +40,8 @@ class Meter:
 
     def advance(self, nbytes: int) -> None:
         """`nbytes` more are done."""
-        self._now += nbytes
+        with self._lock:
+            self._now += nbytes
         self._bar.advance(self._task, nbytes)
 
     def finished(self, file: str, *, already: bool = False) -> None:
@@ -50,4 +56,8 @@ class Meter:
             rate = (self._now - self._before) / max(time.monotonic() - self._start, 1e-9)
             left = duration((self._total - self._now) / rate) if rate else "?"
             line += f"  {size(self._now)} of {size(self._total)}, {size(rate)}/s, {left} left"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        """Shows a line of its own, above the bar where there is one."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

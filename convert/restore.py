@@ -8,7 +8,7 @@ import numpy as np
 
 from ds4_mlx.checkpoint import Checkpoint
 from ds4_mlx.checkpoint.layout import official_tensors
-from ds4_mlx.checkpoint.repack import How
+from ds4_mlx.checkpoint.repack import How, repack_plan
 from ds4_mlx.checkpoint.safetensors_file import NUMPY_DTYPES
 from ds4_mlx.errors import UserError
 from ds4_mlx.quant.formats import fp8_block_scales
@@ -20,7 +20,7 @@ class Released:
     def __init__(self, checkpoint: Checkpoint) -> None:
         """`checkpoint` must be of kind 'converted' and profile 'exact'."""
         self._tensors = checkpoint.tensors
-        self._targets = {name: target for target in checkpoint.targets for name in target.sources}
+        self._targets = {name: target for target in repack_plan(checkpoint.items) for name in target.sources}
         self.expected = {e.name: e for e in official_tensors(checkpoint.config, checkpoint.dspark_stages)}
 
     def bytes_of(self, name: str) -> np.ndarray:

@@ -6,12 +6,13 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from ds4_convert.ahead import one_ahead
 from ds4_convert.files import written_aside
-from ds4_convert.profiles import Output
+from ds4_convert.steps import Loss, Output, Step
 from ds4_mlx.checkpoint.safetensors_file import header_bytes
 
 _BLOCK = re.compile(r"(layers|mtp)\.\d+\.")
@@ -19,10 +20,15 @@ _METADATA = {"format": "mlx"}
 
 
 class Shard(NamedTuple):
-    """One file to be written. Its bytes follow from its outputs alone."""
+    """One file to be written. Its bytes follow from its steps alone."""
 
     name: str
-    outputs: tuple[Output, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The arrays of the file, in order."""
+        return [output for step in self.steps for output in step.outputs]
 
     @property
     def header(self) -> bytes:
@@ -36,18 +42,19 @@ class Shard(NamedTuple):
 
 
 class ShardRecord(NamedTuple):
-    """What is known of a written shard: its bytes and the sha256 (hex) of each tensor."""
+    """What is known of a written shard: its bytes, the sha256 (hex) of each tensor, what quantising cost each item."""
 
     nbytes: int
     checksums: dict[str, str]
+    losses: dict[str, Loss]
 
 
-def group_into_shards(outputs: Iterable[Output]) -> list[Shard]:
+def group_into_shards(steps: Iterable[Step]) -> list[Shard]:
     """One shard for what lies outside the blocks, then one per layer, then one per stage of the drafter."""
-    groups: dict[str, list[Output]] = {"": []}
-    for output in outputs:
-        match = _BLOCK.match(output.name)
-        groups.setdefault(match[0] if match else "", []).append(output)
+    groups: dict[str, list[Step]] = {}
+    for step in steps:
+        match = _BLOCK.match(step.item)
+        groups.setdefault(match[0] if match else "", []).append(step)
     count = len(groups)
     return [
         Shard(f"model-{number:05d}-of-{count:05d}.safetensors", tuple(group))
@@ -60,16 +67,21 @@ def write_shard(shard: Shard, folder: Path, advance: Callable[[int], None]) -> S
 
     Raises `UserError` when the source holds values that no sound checkpoint holds, `OSError` when the disk refuses.
     """
-    digests = {output.name: hashlib.sha256() for output in shard.outputs}
-    pieces = ((output.name, piece) for output in shard.outputs for piece in output.pieces())
+    outputs, losses = shard.outputs, dict[str, Loss]()
+    digests = {output.name: hashlib.sha256() for output in outputs}
+    *starts, end = accumulate((output.nbytes for output in outputs), initial=len(shard.header))
+    places = dict(zip(digests, starts, strict=True))  # where the next piece of each goes
+    pieces = (piece for step in shard.steps for piece in step.pieces(losses.__setitem__))
     with written_aside(folder / shard.name) as file, closing(one_ahead(pieces)) as ahead:
         file.write(shard.header)
         for name, piece in ahead:
             digests[name].update(piece.data)
+            file.seek(places[name])
             file.write(piece.data)
+            places[name] += piece.nbytes
             advance(piece.nbytes)
-        assert file.tell() == shard.nbytes, (shard.name, file.tell(), shard.nbytes)
-    return ShardRecord(shard.nbytes, {name: digest.hexdigest() for name, digest in digests.items()})
+        assert list(places.values()) == [*starts[1:], end], shard.name
+    return ShardRecord(shard.nbytes, {name: digest.hexdigest() for name, digest in digests.items()}, losses)
 
 
 def is_whole(shard: Shard, record: ShardRecord, folder: Path) -> bool:

@@ -152,29 +152,81 @@ class Profile(str, Enum):
     """How a conversion may store weights."""
 
     EXACT = "exact"
+    Q2 = "q2"
 
 
-@app.command(help="Convert a released checkpoint to our format. Prints the plan first; an interrupted run resumes.")
+@app.command(
+    help="Convert a released checkpoint, or a GGUF file as ds4 runs them, to our format.\n\n"
+    "Prints the plan first. An interrupted run resumes: repeat the command. A GGUF keeps every bit and can be had back "
+    "with `ds4-mlx export`."
+)
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="The folder of DeepSeek's checkpoint.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="The folder of DeepSeek's checkpoint, or a ds4 GGUF file.")
+    ],
     destination: Annotated[
         Path, typer.Option("-o", "--output", metavar="DST", help="The folder to write. Must not exist yet.")
     ],
     profile: Annotated[
-        Profile, typer.Option(help="exact: every weight bit for bit; experts stay FP4, the rest as released.")
-    ] = Profile.EXACT,
+        Profile | None,
+        typer.Option(
+            help="exact (default): every weight bit for bit. q2: routed experts 2-bit, the rest as released. A GGUF "
+            "brings its own."
+        ),
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For q2: how much each input column matters; a .dat file as ds4 writes."),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="A-B", help="Only these layers, counted from 0: a folder to measure, not to run."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Layers in work at once; each needs memory of its own.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """`ds4-mlx convert`."""
     from ds4_convert import convert as run
+    from ds4_convert.units import size
 
     try:
-        outcome = run(source, destination, profile=profile.value, dry_run=dry_run)
+        outcome = run(
+            source,
+            destination,
+            profile=profile.value if profile else None,
+            imatrix=imatrix,
+            layers=layers,
+            jobs=jobs,
+            dry_run=dry_run,
+        )
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. What is finished is kept: the same command goes on from here.", err=True)
         raise typer.Exit(130) from None
-    if not dry_run:
-        typer.echo(f"{destination}: done in {outcome.seconds:.1f} s. Next: ds4-mlx generate -m {destination} -p ...")
+    if dry_run:
+        return
+    typer.echo(f"{destination}: done in {outcome.seconds:.1f} s, with at most {size(outcome.peak_memory)} of memory.")
+    if layers is None:
+        typer.echo(f"Next: ds4-mlx generate -m {destination} -p ...")
+
+
+@app.command(
+    help="Write a converted folder as a GGUF file that ds4 runs.\n\n"
+    "A folder converted from a GGUF becomes that very file again, byte for byte."
+)
+def export(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A converted folder.")],
+    gguf: Annotated[Path, typer.Option("--gguf", metavar="FILE", help="The file to write. Must not exist yet.")],
+) -> None:
+    """`ds4-mlx export`."""
+    from ds4_convert.gguf.export import export_gguf
+    from ds4_convert.units import size
+
+    outcome = export_gguf(source, gguf)
+    typer.echo(f"{gguf}: {outcome.tensors:,} tensors, {size(outcome.nbytes)}, written in {outcome.seconds:.1f} s.")
+    if outcome.rounded:
+        typer.echo(f"{outcome.rounded:,} of them were rounded: ds4's types have no FP8 and no bfloat16.")
+    if outcome.left_out:
+        typer.echo("The drafter was left out: ds4 reads one from a file of its own.")
 
 
 @app.command(help="Tell what a model folder holds.")

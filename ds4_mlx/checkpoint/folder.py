@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from ds4_mlx.checkpoint.items import Item, in_layers, model_items
 from ds4_mlx.checkpoint.layout import Expected, official_tensors
-from ds4_mlx.checkpoint.repack import Target, check_values, repack_plan
+from ds4_mlx.checkpoint.repack import check_values, repack_plan
 from ds4_mlx.checkpoint.safetensors_file import Tensor, read_header
+from ds4_mlx.checkpoint.storage import Storage
 from ds4_mlx.config import ModelConfig, read_json
 from ds4_mlx.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_KEY = "ds4_mlx"  # our own part of config.json
 INDEX_NAME = "model.safetensors.index.json"
 JOURNAL_NAME = "conversion.json"  # only an unfinished conversion holds it
@@ -35,8 +37,10 @@ class Checkpoint:
     config: ModelConfig
     config_json: dict[str, Any]
     tensors: dict[str, Tensor]
-    targets: list[Target]  # what the model loads, in our format
+    items: list[Item]  # what the folder holds of the model
+    formats: Storage  # how each item is stored, or will be once it is loaded from a released checkpoint
     dspark_stages: int
+    layers: tuple[int, int] | None = None  # first and last layer of a folder that holds only these
 
     @property
     def nbytes(self) -> int:
@@ -53,17 +57,24 @@ class Checkpoint:
         """How the weights are stored: 'exact' keeps every weight bit-identical."""
         return self.own.get("profile", "exact")
 
+    @property
+    def prompt_profile(self) -> Literal["april", "0731"]:
+        """Which prompt encoding the model was trained with: what the drafter's keys in config.json tell, or, where a
+        model came as a GGUF and without its drafter, what its conversion recorded.
+        """
+        return self.own.get("prompt_profile", self.config.prompt_profile)
+
     def is_loaded(self, name: str) -> bool:
         """Whether the model itself loads the tensor. A DSpark drafter's are kept aside."""
         return not (self.dspark_stages and name.startswith("mtp."))
 
-    def model_targets(self) -> list[Target]:
-        """The targets that the model itself loads."""
-        return [t for t in self.targets if self.is_loaded(t.name)]
+    def arrays(self) -> list[Expected]:
+        """Every array of the folder in our format, the drafter's included."""
+        return [array for item in self.items for array in item.arrays(self.formats.of(item.name))]
 
     def memory_bytes(self) -> int:
         """Bytes the loaded weights take."""
-        return sum(t.nbytes for t in self.model_targets())
+        return sum(array.nbytes for array in self.arrays() if self.is_loaded(array.name))
 
     def identity(self) -> str:
         """A hash (hex) that tells checkpoints apart and is the same for every profile converted from one of them.
@@ -85,22 +96,25 @@ class Checkpoint:
         """The model's arrays by name, one at a time. A released checkpoint is repacked on the way, bit for bit."""
         if self.kind == "converted":
             files: dict[Path, dict[str, mx.array]] = {}
-            for target in self.model_targets():
-                path = self.tensors[target.name].path
-                if path not in files:
-                    files[path] = mx.load(str(path))  # type: ignore[assignment]
-                yield target.name, files[path].pop(target.name)
+            for array in self.arrays():
+                if self.is_loaded(array.name):
+                    path = self.tensors[array.name].path
+                    if path not in files:
+                        files[path] = mx.load(str(path))  # type: ignore[assignment]
+                    yield array.name, files[path].pop(array.name)
         else:
             check = partial(check_values, experts=self.config.n_routed_experts)
-            for target in self.model_targets():
-                yield target.name, target.load(self.tensors, check)
+            for target in repack_plan(self.items):
+                if self.is_loaded(target.name):
+                    yield target.name, target.load(self.tensors, check)
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, *, allow_part: bool = False) -> Checkpoint:
     """Opens a model folder.
 
-    Raises `UserError` when it is no folder, of another model type, unfinished, or when a file is missing or truncated
-    or a tensor is missing, unknown, or has the wrong shape or dtype.
+    `allow_part` also opens one that holds some of the layers only (`ds4-mlx convert --layers`): enough to measure, not
+    to run. Raises `UserError` when it is no folder, of another model type, unfinished, or when a file is missing or
+    truncated or a tensor is missing, unknown, or has the wrong shape or dtype.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -117,17 +131,38 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(
             f"{path} was written in format {found!r}; this version reads {FORMAT_VERSION}. Convert it again."
         )
-    kind: Kind = "converted" if own else "official"
+    layers = _layers(own, config, path) if own else None
+    if layers and not allow_part:
+        first, last = layers
+        raise UserError(
+            f"{path} holds layers {first} to {last} only, converted with --layers {first}-{last} to be measured: it "
+            "cannot run. Convert without --layers."
+        )
     tensors = _read_tensors(path)
     if not any(name.startswith("mtp.") for name in tensors):
         config = replace(config, num_nextn_predict_layers=0)  # no drafter of any kind: it just decodes
     stages = _dspark_stages(tensors, config)
-    expected = list(official_tensors(config, stages))
-    targets = repack_plan(expected)
-    if kind == "converted":
-        expected = [Expected(t.name, t.shape, t.dtype) for t in targets]
-    _compare(expected, tensors, path)
-    return Checkpoint(path, kind, config, config_json, tensors, targets, stages)
+    items = model_items(config, stages)
+    if layers:
+        items = in_layers(items, layers)
+    formats = Storage.from_json(own.get("formats")) if own else Storage.as_released(items)
+    kind: Kind = "converted" if own else "official"
+    checkpoint = Checkpoint(path, kind, config, config_json, tensors, items, formats, stages, layers)
+    _compare(checkpoint.arrays() if own else list(official_tensors(config, stages)), tensors, path)
+    return checkpoint
+
+
+def _layers(own: dict[str, Any], config: ModelConfig, path: Path) -> tuple[int, int] | None:
+    """Which layers alone the folder holds; None for all of the model."""
+    if "layers" not in own:
+        return None
+    layers = own["layers"]
+    count = config.num_hidden_layers
+    if isinstance(layers, list) and len(layers) == 2 and all(type(n) is int for n in layers):
+        first, last = layers
+        if 0 <= first <= last < count:
+            return first, last
+    raise UserError(f"{path / 'config.json'} says layers {layers!r}; expected two of 0..{count - 1}. Convert again.")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -4,20 +4,28 @@ dspark.md 1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ds4_mlx.checkpoint.safetensors_file import NUMPY_DTYPES
 from ds4_mlx.config import ModelConfig
 
 FP8, SCALE, FP4, BF16, F32, I64 = "F8_E4M3", "F8_E8M0", "I8", "BF16", "F32", "I64"
+F16, I32 = "F16", "I32"  # in converted folders only
 
 
 class Expected(NamedTuple):
-    """One tensor of the released format."""
+    """One tensor that a folder must hold. `dtype` is the safetensors name."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, and in memory once loaded."""
+        return math.prod(self.shape) * NUMPY_DTYPES[self.dtype].itemsize
 
 
 def official_tensors(config: ModelConfig, dspark_stages: int = 0) -> Iterator[Expected]:

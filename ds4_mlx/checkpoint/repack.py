@@ -7,7 +7,6 @@ tables shrink from int64 to int32). Most targets are the bytes of their sources,
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
@@ -15,13 +14,11 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.checkpoint.layout import BF16, F32, FP8, I64, SCALE, Expected
+from ds4_mlx.checkpoint.items import Item
+from ds4_mlx.checkpoint.layout import BF16, F32, FP8, I32, I64, SCALE
 from ds4_mlx.checkpoint.safetensors_file import NUMPY_DTYPES, Tensor
 from ds4_mlx.errors import UserError
-from ds4_mlx.quant.formats import fp8_block_scales, get_format
-
-_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(w[123])\.(weight|scale)$")
-_MX_DTYPES = {"U8": mx.uint8, "U32": mx.uint32, "I32": mx.int32, "F32": mx.float32, "BF16": mx.bfloat16}
+from ds4_mlx.quant.formats import fp8_block_scales
 
 
 class How(Enum):
@@ -73,43 +70,24 @@ class Target(NamedTuple):
 Checker = Callable[[Tensor, np.ndarray], None]
 
 
-def repack_plan(expected: Iterable[Expected]) -> list[Target]:
-    """The targets for the tensors of a released checkpoint, in the checkpoint's order."""
-    named = {e.name: e for e in expected}
-    stacks: dict[str, list[Expected]] = {}
-    for e in named.values():
-        if match := _EXPERT.match(e.name):
-            stacks.setdefault(f"{match[1]}.{match[3]}.{match[4]}", []).append(e)
-    plan: list[Target] = []
-    for e in named.values():
-        if match := _EXPERT.match(e.name):
-            if match[2] == "0":
-                plan.append(_stacked(f"{match[1]}.{match[3]}", match[4], stacks[f"{match[1]}.{match[3]}.{match[4]}"]))
-        elif e.dtype == FP8:
-            shape, dtype = get_format("mxfp8").array_shapes(e.shape)["weight"]
-            plan.append(Target(e.name, dtype, shape, How.BYTES, (e.name,)))
-        elif e.dtype == SCALE:
-            matrix = named[e.name.removesuffix("scale") + "weight"].shape
-            shape, dtype = get_format("mxfp8").array_shapes(matrix)["scales"]
-            plan.append(Target(e.name + "s", dtype, shape, How.SPREAD_SCALES, (e.name,)))
-        elif e.dtype == I64:
-            plan.append(Target(e.name, "I32", e.shape, How.NARROW_INTS, (e.name,)))
-        else:
-            plan.append(Target(e.name, e.dtype, e.shape, How.BYTES, (e.name,)))
-    return plan
+_SUFFIXES = {"weight": "weight", "scales": "scale"}  # part of a microscaling format -> suffix of the released tensor
 
 
-def _stacked(name: str, part: str, experts: list[Expected]) -> Target:
-    """All experts of a layer in one array; their rows are already laid out as MXFP4 wants them."""
-    out, packed = experts[0].shape
-    width = packed * 2 if part == "weight" else packed * 32
-    arrays = get_format("mxfp4").array_shapes((len(experts), out, width))
-    shape, dtype = arrays["weight" if part == "weight" else "scales"]
-    return Target(f"{name}.{'weight' if part == 'weight' else 'scales'}", dtype, shape, How.BYTES, _names(experts))
+def repack_plan(items: Iterable[Item]) -> list[Target]:
+    """The targets for the tensors of a released checkpoint, every item stored as it was released."""
+    return [target for item in items for target in _targets(item)]
 
 
-def _names(tensors: list[Expected]) -> tuple[str, ...]:
-    return tuple(t.name for t in tensors)
+def _targets(item: Item) -> Iterator[Target]:
+    for name, shape, dtype in item.arrays(item.released):
+        if item.released not in ("mxfp4", "mxfp8"):
+            how = How.NARROW_INTS if item.released == I32 else How.BYTES
+            yield Target(name, dtype, shape, how, item.sources)
+            continue
+        suffix = _SUFFIXES[name.rpartition(".")[2]]
+        spread = item.released == "mxfp8" and suffix == "scale"
+        sources = tuple(f"{source}.{suffix}" for source in item.sources)
+        yield Target(name, dtype, shape, How.SPREAD_SCALES if spread else How.BYTES, sources)
 
 
 def check_values(tensor: Tensor, piece: np.ndarray, *, experts: int) -> None:

@@ -5,31 +5,15 @@ import math
 
 import pytest
 
+from ds4_mlx.checkpoint.items import model_items
 from ds4_mlx.checkpoint.layout import official_tensors
 from ds4_mlx.checkpoint.repack import repack_plan
 from ds4_mlx.checkpoint.safetensors_file import NUMPY_DTYPES
 from ds4_mlx.config import ModelConfig
 
+from checkpoint.random_released import FLASH
 from support import GOLDEN_CHECKPOINT
 
-APRIL = {
-    "vocab_size": 129280,
-    "hidden_size": 4096,
-    "num_hidden_layers": 43,
-    "num_attention_heads": 64,
-    "head_dim": 512,
-    "q_lora_rank": 1024,
-    "o_lora_rank": 1024,
-    "o_groups": 8,
-    "sliding_window": 128,
-    "index_n_heads": 64,
-    "index_topk": 512,
-    "n_routed_experts": 256,
-    "num_experts_per_tok": 6,
-    "moe_intermediate_size": 2048,
-    "num_hash_layers": 3,
-    "compress_ratios": [0, 0] + [4, 128] * 20 + [4, 0],
-}
 DSPARK = {
     "compress_ratios": [0, 0] + [4, 128] * 20 + [4, 0, 0, 0],
     "dspark_block_size": 5,
@@ -41,7 +25,7 @@ DSPARK = {
 
 def config(**changes: object) -> ModelConfig:
     golden = json.loads((GOLDEN_CHECKPOINT / "config.json").read_text())
-    return ModelConfig.from_dict({**golden, **APRIL, **changes})
+    return ModelConfig.from_dict({**golden, **FLASH, **changes})
 
 
 @pytest.mark.parametrize(
@@ -57,13 +41,12 @@ def test_tensors_and_bytes_equal_the_published_checkpoints(
 
 
 def test_every_released_tensor_goes_into_exactly_one_of_ours() -> None:
-    tensors = list(official_tensors(config()))
-    used = [source for target in repack_plan(tensors) for source in target.sources]
-    assert sorted(used) == sorted(t.name for t in tensors)
+    used = [source for target in repack_plan(model_items(config())) for source in target.sources]
+    assert sorted(used) == sorted(t.name for t in official_tensors(config()))
 
 
 def test_experts_are_stacked_in_order() -> None:
-    plan = {t.name: t for t in repack_plan(official_tensors(config()))}
+    plan = {t.name: t for t in repack_plan(model_items(config()))}
     stack = plan["layers.5.ffn.experts.w2.weight"]
     assert stack.shape == (256, 4096, 2048 // 8)
     assert stack.sources[17] == "layers.5.ffn.experts.17.w2.weight"
@@ -71,5 +54,5 @@ def test_experts_are_stacked_in_order() -> None:
 
 def test_the_repacked_model_is_hardly_larger_than_the_released_one() -> None:
     """MXFP8 repeats scales (3 % of the FP8 part); everything else keeps its size."""
-    plan = repack_plan(official_tensors(config()))
+    plan = repack_plan(model_items(config()))
     assert sum(t.nbytes for t in plan) == pytest.approx(159.6e9, rel=0.003)

@@ -1,4 +1,4 @@
-"""`ds4-mlx convert`, `inspect` and `verify` from the command line."""
+"""`ds4-mlx convert`, `export`, `inspect` and `verify` from the command line."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cli.command import Command
 
+from checkpoint import random_gguf
 from support import GOLDEN_CHECKPOINT
 
 
@@ -54,6 +55,15 @@ def test_a_converted_folder_generates_the_same_text(command: Command, converted:
         (("convert", str(GOLDEN_CHECKPOINT), "-o", "/nowhere/deeper/out"), "no folder /nowhere/deeper"),
         (("convert", str(GOLDEN_CHECKPOINT), "-o", str(GOLDEN_CHECKPOINT)), "same folder"),
         (("convert", str(GOLDEN_CHECKPOINT), "-o", "/proc/out"), "/proc"),
+        (("convert", __file__, "-o", "/tmp/never"), "is not a GGUF file"),
+        (("convert", str(GOLDEN_CHECKPOINT), "-o", "/tmp/never", "--layers", "x"), "expected a range such as 0-6"),
+        (("convert", str(GOLDEN_CHECKPOINT), "-o", "/tmp/never", "--imatrix", "x.dat"), "serves quantising"),
+        (
+            ("convert", str(GOLDEN_CHECKPOINT), "-o", "/tmp/never", "--profile", "q2", "--imatrix", "/no"),
+            "/no cannot be",
+        ),
+        (("export", "/nowhere", "--gguf", "/tmp/never.gguf"), "no model folder at /nowhere"),
+        (("export", str(GOLDEN_CHECKPOINT), "--gguf", "/tmp/never.gguf"), "Convert it first"),
         (("inspect", "/nowhere"), "no model folder at /nowhere"),
         (("verify", "/nowhere"), "no model folder at /nowhere"),
     ],
@@ -94,3 +104,35 @@ def test_verify_names_the_damaged_tensor_and_exits_with_1(command: Command, conv
     (problem, *_) = json.loads(result.out)["problems"]
     assert problem["file"] == shard.name
     assert problem["tensor"]
+
+
+def test_a_gguf_goes_in_and_comes_out_again(command: Command, tmp_path: Path) -> None:
+    source = random_gguf.write(tmp_path / "model.gguf")
+    result = command("convert", str(source), "-o", str(tmp_path / "out"), "--jobs", "2")
+    assert result.code == 0
+    assert "(q2)" in result.err
+    assert "of memory" in result.out
+    result = command("export", str(tmp_path / "out"), "--gguf", str(tmp_path / "back.gguf"))
+    assert result.code == 0
+    assert "116 tensors" in result.out
+    assert (tmp_path / "back.gguf").read_bytes() == source.read_bytes()
+
+
+def test_an_export_says_what_it_rounded_and_left_out(command: Command, converted: Path, tmp_path: Path) -> None:
+    out = command("export", str(converted), "--gguf", str(tmp_path / "file.gguf")).out
+    assert "were rounded" in out
+    assert "drafter was left out" in out
+
+
+def test_some_layers_are_not_run(command: Command, tmp_path: Path) -> None:
+    result = command("convert", str(GOLDEN_CHECKPOINT), "-o", str(tmp_path / "out"), "--layers", "2-3")
+    assert result.code == 0
+    assert "generate" not in result.out
+    result = command("generate", "-p", "Hi", "-m", str(tmp_path / "out"))
+    assert result.code == 2
+    assert "holds layers 2 to 3 only" in result.err
+    assert "only layers 2 to 3" in command("inspect", str(tmp_path / "out")).out
+
+
+def test_jobs_are_at_least_one(command: Command, tmp_path: Path) -> None:
+    assert command("convert", str(GOLDEN_CHECKPOINT), "-o", str(tmp_path / "out"), "--jobs", "0").code == 2

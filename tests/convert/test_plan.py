@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -11,40 +10,31 @@ from rich.console import Console
 
 from ds4_convert import convert
 from ds4_convert.classes import class_of, sizes_by_class, total
-from ds4_convert.profiles import get_profile
 from ds4_convert.shards import group_into_shards
-from ds4_mlx.checkpoint.folder import Checkpoint
-from ds4_mlx.checkpoint.layout import official_tensors
-from ds4_mlx.checkpoint.repack import repack_plan
+from ds4_convert.steps import Step, outputs_of
+from ds4_mlx.checkpoint.items import Item, model_items
 from ds4_mlx.config import ModelConfig
 
+from checkpoint.random_released import FLASH, small_config
 from support import DSPARK_CHECKPOINT, GOLDEN_CHECKPOINT
 
 
 @pytest.fixture(scope="module")
-def flash() -> Checkpoint:
-    """DeepSeek-V4-Flash as its config describes it, without the 160 GB (spec 1)."""
-    sizes = {
-        "vocab_size": 129280, "hidden_size": 4096, "num_hidden_layers": 43, "num_attention_heads": 64, "head_dim": 512,
-        "q_lora_rank": 1024, "o_lora_rank": 1024, "o_groups": 8, "sliding_window": 128, "index_n_heads": 64,
-        "index_topk": 512, "n_routed_experts": 256, "num_experts_per_tok": 6, "moe_intermediate_size": 2048,
-        "num_hash_layers": 3, "compress_ratios": [0, 0, *[4, 128] * 20, 4, 0],
-    }  # fmt: skip
-    tiny = json.loads((GOLDEN_CHECKPOINT / "config.json").read_text())
-    config = ModelConfig.from_dict({**tiny, **sizes})
-    return Checkpoint(Path("flash"), "official", config, {}, {}, repack_plan(official_tensors(config)), 0)
+def flash() -> list[Item]:
+    """DeepSeek-V4-Flash as its config describes it (spec 1)."""
+    return model_items(ModelConfig.from_dict(small_config(**FLASH)))
 
 
-def test_the_full_model(flash: Checkpoint) -> None:
-    outputs = get_profile("exact").outputs(flash)
-    classes = sizes_by_class(outputs)
+def test_the_full_model(flash: list[Item]) -> None:
+    steps = [Step(item.name, outputs_of(item, item.released), lambda measure: iter(())) for item in flash]
+    classes = sizes_by_class(output for step in steps for output in step.outputs)
     assert classes["routed experts"].nbytes == 43 * 256 * 13_369_344
     assert classes["routed experts"].bits_per_weight == 4.25
     assert classes["shared experts"].bits_per_weight == 8.25
     assert classes["embedding and head"].nbytes == 2 * 129280 * 4096 * 2
     assert classes["routed experts"].weights + classes["drafter"].weights > 277e9
     assert 284e9 < total(classes).weights - classes["drafter"].weights < 285e9
-    assert len(group_into_shards(outputs)) == 45  # outside the layers, 43 layers, 1 MTP block
+    assert len(group_into_shards(steps)) == 45  # outside the layers, 43 layers, 1 MTP block
 
 
 @pytest.mark.parametrize(

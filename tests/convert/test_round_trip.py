@@ -76,7 +76,9 @@ def test_config_keeps_the_source_and_tells_how_it_was_made(converted: Path) -> N
     assert {key: config[key] for key in released} == released
     own = config["ds4_mlx"]
     assert own["profile"] == "exact"
-    assert own["formats"] == {"routed_experts": "mxfp4", "linear": "mxfp8"}
+    assert own["formats"]["layers.*.ffn.experts.w1"] == "mxfp4"
+    assert own["formats"]["layers.*.attn.wq_a"] == "mxfp8"
+    assert own["formats"]["layers.*.attn_norm"] == "BF16"
     assert own["source"] == {"name": GOLDEN_CHECKPOINT.name, "tensors": 529, "bytes": 9448104}
     assert config["model_file"] == "ds4_mlx_model.py"
     assert (converted / "ds4_mlx_model.py").is_file()
