@@ -17,7 +17,7 @@ from ds4_mlx.engine.hub import find_model
 from ds4_mlx.engine.memory import check_fits
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch, Numerics, Transformer
-from ds4_mlx.model.linear import on_cpu
+from ds4_mlx.model.linear import on_cpu, store_as
 from ds4_mlx.text import Tokenizer, load_tokenizer
 
 TokenIds = Sequence[int] | np.ndarray | mx.array
@@ -173,6 +173,7 @@ class LanguageModel:
         if self._network is not None:
             return
         network = Transformer(self.config, self.numerics)
+        store_as(network, self.checkpoint.formats.of)
         arrays, done, total = [], 0, self.checkpoint.memory_bytes()
         for name, array in self.checkpoint.load():
             mx.eval(array)
@@ -196,7 +197,7 @@ class LanguageModel:
         if encoder.is_file():
             source = encoder.read_text(encoding="utf-8", errors="replace")
             return "0731" if "REASONING_EFFORT_PROMPTS" in source else "april"
-        return self.config.prompt_profile
+        return self.checkpoint.prompt_profile
 
     def session(self) -> Session:
         """A session that has seen nothing."""

@@ -12,21 +12,25 @@ from typing import Any
 import mlx.core as mx
 
 from ds4_mlx.cache import SequenceState
+from ds4_mlx.checkpoint.folder import CONFIG_KEY
+from ds4_mlx.checkpoint.storage import Storage
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch, Transformer
+from ds4_mlx.model.linear import store_as
 
 
 @dataclass(frozen=True)
 class ModelArgs:
-    """mlx-lm's name for a config."""
+    """mlx-lm's name for a config: the model's own, and how a converted folder stores its matrices."""
 
     config: ModelConfig
+    formats: Storage
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> ModelArgs:
-        """From a parsed config.json."""
-        return cls(ModelConfig.from_dict(params))
+        """From a parsed config.json. Raises `UserError` where it is not a converted folder's."""
+        return cls(ModelConfig.from_dict(params), Storage.from_json(params.get(CONFIG_KEY, {}).get("formats")))
 
 
 class SequenceCache:
@@ -64,6 +68,7 @@ class Model(Transformer):
 
     def __init__(self, args: ModelArgs) -> None:
         super().__init__(args.config)
+        store_as(self, args.formats.of)
         self.model_type = "deepseek_v4"
 
     def make_cache(self) -> list[SequenceCache]:

@@ -1,26 +1,14 @@
-"""Fused GPU operations, one per file: kernel text, its definition in plain mx ops, one wrapper.
+"""Fused GPU operations: one Metal text each for Apple's GPUs, NVIDIA's and the tests' emulator.
 
-None yet: `ds4_mlx.model` computes everything in plain ops, and those will define what kernels must reproduce. A
-kernel is listed in `KERNELS` by its file, so that `python -m ds4_mlx.kernels` compiles each one on the user's own
-device and compares it with its definition.
+A `Kernel` (kernel.py) is a text, its launch shape, and its twin in plain mx ops, which defines it and computes the same
+where there is no GPU. How weights of a format are read is in `runs/`, a file per format; how a Metal text becomes CUDA
+in `metal_on_cuda/`. `selftest` compares every kernel with its twin on this device. docs/kernels.md has the rules that
+texts keep.
+
+May import quant; knows nothing of the model.
 """
 
-from __future__ import annotations
+from ds4_mlx.kernels.kernel import Kernel, Launch, runs_kernels
+from ds4_mlx.kernels.selftest import KERNELS, Outcome, selftest
 
-from typing import Protocol
-
-
-class Kernel(Protocol):
-    """What the self-test needs of a kernel."""
-
-    name: str
-
-    def max_error(self) -> float:
-        """Runs kernel and definition on the default device; the largest relative difference."""
-
-    @property
-    def tolerance(self) -> float:
-        """How large that difference may be."""
-
-
-KERNELS: list[Kernel] = []
+__all__ = ["KERNELS", "Kernel", "Launch", "Outcome", "runs_kernels", "selftest"]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 
-from ds4_mlx.quant.formats import Format, get_format
+from ds4_mlx.quant.formats import get_format
 from ds4_mlx.quant.simulate import simulate_activation
+
+# Dtypes by their safetensors names: those of plain weights, and those of the parts of formats.
+_FLOATS = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
+_PACKED = {"U32": mx.uint32, "U8": mx.uint8, "F16": mx.float16}
+# The formats that MLX's own quantised matmuls know, and what they call them.
+_MLX_MODES = {"mxfp4": "mxfp4", "mxfp8": "mxfp8", "q8_0": "affine"}
 
 
 @dataclass(frozen=True)
@@ -41,26 +48,64 @@ def matmul_dtype(x: mx.array) -> mx.Dtype:
     return mx.float32 if on_cpu() else x.dtype
 
 
-class QuantizedMatrix(nn.Module):
-    """The arrays of one or several stacked matrices [..., out, in] in a format, under the names `weight` and
-    `scales`.
+class Matrix(nn.Module):
+    """One or several stacked matrices [..., out, in], stored as a dtype or in a format (`ds4_mlx.quant`).
+
+    Begins as `storage` says, which is how the released checkpoint has it; `store_as` makes it something else. The
+    arrays go by the names of a checkpoint: `weight` for a dtype, one per part for a format.
     """
 
-    def __init__(self, shape: tuple[int, ...], format_name: str) -> None:
+    def __init__(self, shape: tuple[int, ...], storage: str) -> None:
         super().__init__()
-        arrays = get_format(format_name).array_shapes(shape)
-        self.weight = mx.zeros(arrays["weight"][0], dtype=mx.uint32)
-        self.scales = mx.zeros(arrays["scales"][0], dtype=mx.uint8)
-        self._format_name = format_name
+        self._shape = shape
+        self.store_as(storage)
+
+    def store_as(self, storage: str) -> None:
+        """Empty arrays for `storage`: the safetensors name of a dtype, or the name of a format."""
+        for name in list(self.parameters()):
+            del self[name]
+        self._format = None if storage in _FLOATS else get_format(storage)
+        if self._format is None:
+            self.weight = mx.zeros(self._shape, dtype=_FLOATS[storage])
+        else:
+            for name, (shape, dtype) in self._format.array_shapes(self._shape).items():
+                setattr(self, name, mx.zeros(shape, dtype=_PACKED[dtype]))
 
     @property
-    def format(self) -> Format:
-        """How the arrays decode."""
-        return get_format(self._format_name)
+    def format_name(self) -> str | None:
+        """The format, None for a dtype."""
+        return self._format.name if self._format else None
 
-    def mode(self) -> dict[str, Any]:
-        """The arguments by which MLX's quantised matmuls know the format."""
-        return {"group_size": self.format.block, "bits": self.format.bits, "mode": self.format.name}
+    @property
+    def is_stack(self) -> bool:
+        """Whether there are several matrices."""
+        return len(self._shape) > 2
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """The arrays of the format in its order."""
+        assert self._format is not None
+        return [self[part.name] for part in self._format.parts]
+
+    def decoded(self) -> mx.array:
+        """All weights, exact in float32; a stored dtype as it is."""
+        return self.weight if self._format is None else self._format.decode(*self.arrays)
+
+    def mlx_arrays(self) -> tuple[mx.array, mx.array, mx.array | None] | None:
+        """Weight, scales and biases as MLX's quantised matmuls take them; None if they do not know the format."""
+        if self._format is None or self._format.name not in _MLX_MODES:
+            return None
+        return self.weight, self.scales, -128 * self.scales if self._format.name == "q8_0" else None
+
+    def mlx_mode(self) -> dict[str, Any]:
+        """The arguments by which they know the format."""
+        assert self._format is not None
+        return {
+            "group_size": self._format.block,
+            "bits": self._format.bits,
+            "mode": _MLX_MODES[self._format.name],
+            "transpose": True,
+        }
 
     def product(self, x: mx.array, *, groups: int = 1) -> mx.array:
         """x [..., in] times the transposed matrix -> [..., out] in the dtype of x.
@@ -68,22 +113,38 @@ class QuantizedMatrix(nn.Module):
         With groups > 1, x is [groups, T, in] and slice g meets only its own rows of the matrix: [groups, T, out /
         groups].
         """
-        weight, scales = self.weight, self.scales
-        if groups > 1:
-            weight, scales = (mx.unflatten(a, 0, (groups, -1)) for a in (weight, scales))
-        if on_cpu():
-            # The CPU's quantized_matmul decodes the weights again for every row: decoding first is 3x faster from 2
-            # rows on, as fast for one, and gives every row the same bits however many come along.
-            matrix = self.format.decode(weight, scales)
-            return (x.astype(mx.float32) @ matrix.swapaxes(-1, -2)).astype(x.dtype)
-        return mx.quantized_matmul(x, weight, scales, transpose=True, **self.mode())
+
+        def grouped(array: mx.array) -> mx.array:
+            return mx.unflatten(array, 0, (groups, -1)) if groups > 1 else array
+
+        arrays = self.mlx_arrays()
+        if arrays is not None and not on_cpu():
+            weight, scales, biases = arrays
+            biases = None if biases is None else grouped(biases)
+            return mx.quantized_matmul(x, grouped(weight), grouped(scales), biases, **self.mlx_mode())
+        # The CPU's quantized_matmul decodes the weights again for every row: decoding first is 3x faster from 2 rows
+        # on, as fast for one, and gives every row the same bits however many come along.
+        dtype = matmul_dtype(x)
+        weight = grouped(self.decoded().astype(dtype))
+        return (x.astype(dtype) @ weight.swapaxes(-1, -2)).astype(x.dtype)
+
+    def product_float32(self, x: mx.array) -> mx.array:
+        """x [..., in] times the transposed matrix, both in float32 -> float32 [..., out]."""
+        return self.product(x.astype(mx.float32)) if self._format else product_float32(x, self.weight)
 
 
-class QuantizedLinear(QuantizedMatrix):
+def store_as(module: nn.Module, storage_of: Callable[[str], str]) -> None:
+    """Stores every matrix in `module` as `storage_of` says of its name, such as layers.3.attn.wq_a."""
+    for name, part in module.named_modules():
+        if isinstance(part, Matrix):
+            part.store_as(storage_of(name))
+
+
+class QuantizedLinear(Matrix):
     """`L8` of the spec: x [..., in] -> [..., out] in the dtype of x, weights decoded exactly."""
 
-    def __init__(self, in_dim: int, out_dim: int, numerics: Numerics, format_name: str = "mxfp8") -> None:
-        super().__init__((out_dim, in_dim), format_name)
+    def __init__(self, in_dim: int, out_dim: int, numerics: Numerics) -> None:
+        super().__init__((out_dim, in_dim), "mxfp8")
         self._simulate_activations = numerics.simulate_activations
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -93,7 +154,7 @@ class QuantizedLinear(QuantizedMatrix):
         return self.product(x)
 
 
-class GroupedLinear(QuantizedMatrix):
+class GroupedLinear(Matrix):
     """`wo_a`: each of `groups` slices of the input has its own rows of the weight; no activation rounding."""
 
     def __init__(self, groups: int, in_dim: int, out_dim: int) -> None:
@@ -106,38 +167,39 @@ class GroupedLinear(QuantizedMatrix):
 
 
 class Weight(nn.Module):
-    """A bfloat16 matrix or vector, so that it is found under `NAME.weight` as in the checkpoint."""
+    """An array of the released dtype bfloat16, so that it is found under `NAME.weight` as in the checkpoint.
+
+    A checkpoint may bring another dtype: what computes with it converts.
+    """
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.weight = mx.zeros(shape, dtype=mx.bfloat16)
 
 
-class Linear(Weight):
-    """An unquantised projection computed in the dtype of its input: x [..., in] -> [..., out]."""
+class Linear(Matrix):
+    """A projection that is released in bfloat16, computed in the dtype of its input: x [..., in] -> [..., out]."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__(out_dim, in_dim)
+        super().__init__((out_dim, in_dim), "BF16")
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., in] -> [..., out]."""
-        # Through float32 on the CPU for the reason given in `matmul_dtype`.
-        dtype = matmul_dtype(x)
-        return (x.astype(dtype) @ self.weight.astype(dtype).T).astype(x.dtype)
+        return self.product(x)
 
 
-class LinearFloat32(Weight):
-    """A projection whose product the spec wants in float32 (gate, compressor, head): bf16 weights are upcast."""
+class LinearFloat32(Matrix):
+    """A projection whose product the spec wants in float32 (compressor, head): bfloat16 weights are upcast."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__(out_dim, in_dim)
+        super().__init__((out_dim, in_dim), "BF16")
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., in] -> float32 [..., out]."""
-        return product_float32(x, self.weight)
+        return self.product_float32(x)
 
 
-# Rows of a bfloat16 matrix are upcast at most this many bytes at a time: the output matrix alone would be 2 GB.
+# Rows of a matrix are upcast at most this many bytes at a time: the output matrix alone would be 2 GB.
 _UPCAST_BYTES = 1 << 26
 
 

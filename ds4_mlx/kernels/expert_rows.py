@@ -1,0 +1,239 @@
+"""Routed experts for few tokens: each chosen expert's matrices times the rows of the tokens that chose it.
+
+Two kernels. `gate_up` makes the SwiGLU rows of all (token, slot) pairs, `down` multiplies them with the down matrices
+and sums over a token's slots. Memory speed is the limit, so an expert that several tokens chose is read once: of the
+pairs that name it, the first leads and serves the others. A simdgroup holds the codes of a few rows in registers,
+decodes them and goes through the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+
+import mlx.core as mx
+
+from ds4_mlx.kernels.expert_samples import ROW_SIZES, down_inputs, gate_up_inputs, samples
+from ds4_mlx.kernels.expert_twins import down_twin, gate_up_twin
+from ds4_mlx.kernels.kernel import Kernel, Launch
+from ds4_mlx.kernels.metal_on_cuda import KernelText
+from ds4_mlx.kernels.metal_on_cuda.signature import Template
+from ds4_mlx.kernels.runs import RunText, run_text
+
+MOST_TOKENS = 8
+_ROWS = 2  # matrix rows per simdgroup
+_SIMDGROUPS = 8  # per threadgroup
+
+_HEADER = """
+template <typename T>
+METAL_FUNC float2 load_32(const device T* x, thread float* v) {
+  float2 sums = float2(0.0f);
+  for (int i = 0; i < 8; i++) {
+    float4 four = float4(((const device vec<T, 4>*)x)[i]);
+    v[4 * i] = four.x;
+    v[4 * i + 1] = four.y;
+    v[4 * i + 2] = four.z;
+    v[4 * i + 3] = four.w;
+    float sum = four.x + four.y + four.z + four.w;
+    if (i < 4) { sums.x += sum; } else { sums.y += sum; }
+  }
+  return sums;
+}
+
+METAL_FUNC float2 dot_32(const thread float* a, const thread float* b) {
+  float2 dots = float2(0.0f);
+  for (int i = 0; i < 16; i++) { dots.x += a[i] * b[i]; }
+  for (int i = 16; i < 32; i++) { dots.y += a[i] * b[i]; }
+  return dots;
+}
+"""
+
+# Every SHARED-th pair of an expert leads: it serves itself and the SHARED - 1 after it. Tokens that share an expert are
+# at most SHARED in all, but nothing breaks if a token names an expert twice.
+_EARLIER = """uint earlier = 0;
+      if (SHARED > 1) {
+        for (uint q = 0; q < pair; q++) { earlier += experts[q] == expert ? 1 : 0; }
+      }"""
+
+_GATE_UP = """
+    constexpr uint RUNS = K / 32;
+    constexpr uint EACH = (RUNS + 31) / 32;  // runs of a row per lane
+    {table}
+    uint lane = thread_index_in_simdgroup;
+    uint row0 = (threadgroup_position_in_grid.x * SIMDGROUPS + simdgroup_index_in_threadgroup) * ROWS;
+    uint pair = threadgroup_position_in_grid.y;
+    uint expert = experts[pair];
+    {earlier}
+    if (earlier % SHARED == 0) {{
+      Run gate[ROWS][EACH];
+      Run up[ROWS][EACH];
+      for (uint r = 0; r < ROWS; r++) {{
+        size_t first = (size_t(expert) * N + metal::min(row0 + r, uint(N - 1))) * RUNS;
+        for (uint i = 0; i < EACH; i++) {{
+          size_t run = first + metal::min(lane + 32 * i, RUNS - 1);
+          gate[r][i] = load_run({w1}, run);
+          up[r][i] = load_run({w3}, run);
+        }}
+      }}
+      uint served = 0;
+      for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
+        if (experts[q] != expert) {{ continue; }}
+        served += 1;
+        float gates[ROWS];
+        float ups[ROWS];
+        for (uint r = 0; r < ROWS; r++) {{ gates[r] = 0.0f; ups[r] = 0.0f; }}
+        const device T* row = x + size_t(q / SLOTS) * K;
+        for (uint i = 0; i < EACH; i++) {{
+          uint run = lane + 32 * i;
+          if (run < RUNS) {{
+            float values[32];
+            float2 sums = load_32(row + 32 * run, values);
+            for (uint r = 0; r < ROWS; r++) {{
+              float raw[32];
+              raw_run(gate[r][i], table, raw);
+              gates[r] += finish_run(gate[r][i], dot_32(raw, values), sums);
+              raw_run(up[r][i], table, raw);
+              ups[r] += finish_run(up[r][i], dot_32(raw, values), sums);
+            }}
+          }}
+        }}
+        for (uint r = 0; r < ROWS; r++) {{
+          float g = simd_sum(gates[r]);
+          float u = simd_sum(ups[r]);
+          if (lane == r && row0 + r < N) {{
+            // As the reference: both products rounded, the rest in float, the route weight before the next product.
+            g = metal::min(float(static_cast<T>(g)), limit);
+            u = metal::clamp(float(static_cast<T>(u)), -limit, limit);
+            inner[size_t(q) * N + row0 + r] = static_cast<T>(g / (1.0f + metal::exp(-g)) * u * weights[q]);
+          }}
+        }}
+      }}
+    }}
+"""
+
+_DOWN = """
+    constexpr uint RUNS = K / 32;
+    constexpr uint EACH = (RUNS + 31) / 32;
+    {table}
+    threadgroup float products[ROWS * PAIRS];
+    uint lane = thread_index_in_simdgroup;
+    uint row0 = threadgroup_position_in_grid.x * ROWS;
+    for (uint pair = simdgroup_index_in_threadgroup; pair < PAIRS; pair += SIMDGROUPS) {{
+      uint expert = experts[pair];
+      {earlier}
+      if (earlier % SHARED == 0) {{
+        Run codes[ROWS][EACH];
+        for (uint r = 0; r < ROWS; r++) {{
+          size_t first = (size_t(expert) * N + metal::min(row0 + r, uint(N - 1))) * RUNS;
+          for (uint i = 0; i < EACH; i++) {{
+            codes[r][i] = load_run({w2}, first + metal::min(lane + 32 * i, RUNS - 1));
+          }}
+        }}
+        uint served = 0;
+        for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
+          if (experts[q] != expert) {{ continue; }}
+          served += 1;
+          float dots[ROWS];
+          for (uint r = 0; r < ROWS; r++) {{ dots[r] = 0.0f; }}
+          for (uint i = 0; i < EACH; i++) {{
+            uint run = lane + 32 * i;
+            if (run < RUNS) {{
+              float values[32];
+              float2 sums = load_32(inner + size_t(q) * K + 32 * run, values);
+              for (uint r = 0; r < ROWS; r++) {{
+                float raw[32];
+                raw_run(codes[r][i], table, raw);
+                dots[r] += finish_run(codes[r][i], dot_32(raw, values), sums);
+              }}
+            }}
+          }}
+          for (uint r = 0; r < ROWS; r++) {{
+            float dot = simd_sum(dots[r]);
+            if (lane == r) {{ products[r * PAIRS + q] = float(static_cast<T>(dot)); }}
+          }}
+        }}
+      }}
+    }}
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    // Slots in their order, whichever simdgroup made them: a token's sum does not depend on the others in the call.
+    for (uint i = thread_index_in_threadgroup; i < ROWS * (PAIRS / SLOTS); i += 32 * SIMDGROUPS) {{
+      uint r = i % ROWS;
+      uint token = i / ROWS;
+      if (row0 + r < N) {{
+        float sum = 0.0f;
+        for (uint s = 0; s < SLOTS; s++) {{ sum += products[r * PAIRS + token * SLOTS + s]; }}
+        y[size_t(token) * N + row0 + r] = sum;
+      }}
+    }}
+"""
+
+
+def _text(
+    name: str, body: str, runs: RunText, inputs: Sequence[str], matrices: Sequence[str], output: str
+) -> KernelText:
+    pieces = {matrix: ", ".join(runs.arrays(matrix)) for matrix in matrices}
+    source = body.format(table=runs.table_text, earlier=_EARLIER, **pieces)
+    arrays = [array for matrix in matrices for array in runs.arrays(matrix)]
+    names = [*inputs, *arrays, *(["lookup"] if runs.table else [])]
+    return KernelText(f"{name}_{runs.format}", tuple(names), (output,), source, runs.header + _HEADER)
+
+
+def _template(x: mx.array, experts: mx.array, rows: int, simdgroups: int, table: int) -> Template:
+    tokens, slots = experts.shape
+    return [
+        ("T", x.dtype),
+        ("K", x.shape[-1]),
+        ("N", rows),
+        ("SLOTS", slots),
+        ("PAIRS", experts.size),
+        ("SHARED", min(tokens, MOST_TOKENS)),
+        ("ROWS", _ROWS),
+        ("SIMDGROUPS", simdgroups),
+        *([("TABLE", table)] if table else []),
+    ]
+
+
+def _launch_gate_up(
+    x: mx.array, experts: mx.array, weights: mx.array, limit: mx.array, *arrays: mx.array, table: int
+) -> Launch:
+    rows = arrays[0].shape[1]
+    groups = -(-rows // (_ROWS * _SIMDGROUPS))
+    return Launch(
+        _template(x, experts, rows, _SIMDGROUPS, table),
+        (32 * _SIMDGROUPS * groups, experts.size, 1),
+        (32 * _SIMDGROUPS, 1, 1),
+        [(experts.size, rows)],
+        [x.dtype],
+    )
+
+
+def _launch_down(inner: mx.array, experts: mx.array, *arrays: mx.array, table: int) -> Launch:
+    rows = arrays[0].shape[1]
+    simdgroups = min(_SIMDGROUPS, experts.size)
+    return Launch(
+        _template(inner, experts, rows, simdgroups, table),
+        (32 * simdgroups * -(-rows // _ROWS), 1, 1),
+        (32 * simdgroups, 1, 1),
+        [(experts.shape[0], rows)],
+        [mx.float32],
+    )
+
+
+@cache
+def gate_up_kernel(name: str) -> Kernel:
+    """(x [T, K], experts uint32 [T, k], weights float32 [T, k], limit float32 [], arrays of w1 and w3 [E, N, ...], and
+    the format's table) -> inner [T * k, N] in the dtype of x, for at most `MOST_TOKENS` tokens.
+    """
+    runs = run_text(name)
+    text = _text("expert_gate_up", _GATE_UP, runs, ("x", "experts", "weights", "limit"), ("w1", "w3"), "inner")
+    launch = partial(_launch_gate_up, table=runs.table_size)
+    return Kernel(text, partial(gate_up_twin, name), launch, partial(samples, gate_up_inputs, ROW_SIZES, name))
+
+
+@cache
+def down_kernel(name: str) -> Kernel:
+    """(inner [T * k, K], experts uint32 [T, k], arrays of w2 [E, N, ...], and the format's table) -> float32 [T, N]."""
+    runs = run_text(name)
+    text = _text("expert_down", _DOWN, runs, ("inner", "experts"), ("w2",), "y")
+    launch = partial(_launch_down, table=runs.table_size)
+    return Kernel(text, partial(down_twin, name), launch, partial(samples, down_inputs, ROW_SIZES, name))

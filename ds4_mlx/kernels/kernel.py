@@ -1,0 +1,82 @@
+"""A kernel: a Metal text, the plain operations that define it, and how it is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from ds4_mlx.kernels.metal_on_cuda import KernelText, cuda_kernel
+from ds4_mlx.kernels.metal_on_cuda.signature import Template
+
+
+class Launch(NamedTuple):
+    """What a call needs beside its inputs: template arguments, threads in all and in a group, and the outputs."""
+
+    template: Template
+    grid: tuple[int, int, int]
+    threadgroup: tuple[int, int, int]
+    output_shapes: list[tuple[int, ...]]
+    output_dtypes: list[mx.Dtype]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One text for three executors: Metal, CUDA, and the emulator of the tests.
+
+    text: names and body, under the dialect rules of docs/kernels.md. twin: the same function in plain operations, which
+    defines what the kernel computes, and computes it where there is no GPU. launch: from the inputs to a `Launch`.
+    samples: inputs for the self-test, the same ones every time; `tolerance` by dtype of the first input bounds
+    max |kernel - twin| / max |twin|.
+    """
+
+    text: KernelText
+    twin: Callable[..., list[mx.array]]
+    launch: Callable[..., Launch]
+    samples: Callable[[], Iterable[list[mx.array]]]
+
+    def __call__(self, *inputs: mx.array) -> list[mx.array]:
+        """One array per output of the text, computed on the default device."""
+        if not runs_kernels():
+            return self.twin(*inputs)
+        return self._compiled(inputs=list(inputs), **self.launch(*inputs)._asdict())
+
+    @cached_property
+    def _compiled(self) -> Callable[..., list[mx.array]]:
+        text = self.text
+        arguments: dict[str, Any] = {
+            "name": text.name,
+            "input_names": list(text.input_names),
+            "output_names": list(text.output_names),
+            "source": text.source,
+            "header": text.header,
+        }
+        make: Any = mx.fast.metal_kernel if mx.metal.is_available() else cuda_kernel
+        compiled: Callable[..., list[mx.array]] = make(**arguments)
+        return compiled
+
+
+def runs_kernels() -> bool:
+    """Whether the default device is a GPU, so that kernels run rather than their twins."""
+    return bool(mx.default_device() == mx.Device(mx.gpu))
+
+
+def tolerance(dtype: mx.Dtype) -> float:
+    """How far a kernel may be from its twin, relative to the largest value, for activations of `dtype`."""
+    return 1e-5 if dtype == mx.float32 else 2e-3
+
+
+def relative_error(found: list[mx.array], expected: list[mx.array]) -> float:
+    """max |found - expected| / max |expected| over all outputs; infinite where a number is not one."""
+    worst = 0.0
+    for output, wanted in zip(found, expected, strict=True):
+        a, b = np.array(output.astype(mx.float32)), np.array(wanted.astype(mx.float32))
+        if a.shape != b.shape or not np.isfinite(a).all():
+            return float("inf")
+        if a.size:
+            worst = max(worst, float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)))
+    return worst

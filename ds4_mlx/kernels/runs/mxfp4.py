@@ -1,0 +1,47 @@
+"""Reading MXFP4: e2m1 codes become halves 2^14 too small; see `ds4_mlx.quant.formats`."""
+
+from __future__ import annotations
+
+from ds4_mlx.kernels.runs.base import RunText
+
+_HEADER = """
+struct Run { uint4 codes; float scale; };
+
+METAL_FUNC Run load_run(const device uint* weight, const device uchar* scales, size_t number) {
+  Run run;
+  run.codes = ((const device uint4*)weight)[number];
+  uint exponent = uint(scales[number]);
+  run.scale = as_type<float>(exponent == 0 ? 0x00400000u : exponent << 23);
+  return run;
+}
+
+// Codes j and j + 4 of a word, moved to bits 9 and 25 with their signs at 12 and 28: exponent and first mantissa bit of
+// two halves, subnormal where the code is.
+METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
+  half2 pair = as_type<half2>((shifted & 0x0e000e00u) | ((shifted & 0x10001000u) << 3));
+  *low = float(pair.x);
+  *high = float(pair.y);
+}
+
+METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
+  for (int g = 0; g < 4; g++) {
+    uint word = g == 0 ? run.codes.x : g == 1 ? run.codes.y : g == 2 ? run.codes.z : run.codes.w;
+    thread float* p = v + 8 * g;
+    put_pair(word << 9, p + 0, p + 4);
+    put_pair(word << 5, p + 1, p + 5);
+    put_pair(word << 1, p + 2, p + 6);
+    put_pair(word >> 3, p + 3, p + 7);
+  }
+}
+
+METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
+  return run.scale * (16384.0f * (dots.x + dots.y));
+}
+
+METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
+  raw_run(run, table, w);
+  for (int i = 0; i < 32; i++) { w[i] = run.scale * (16384.0f * w[i]); }
+}
+"""
+
+TEXT = RunText("mxfp4", _HEADER)

@@ -1,0 +1,52 @@
+"""Every kernel against its twin on the user's own device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
+from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
+from ds4_mlx.kernels.kernel import Kernel, relative_error, tolerance
+from ds4_mlx.kernels.runs import FORMATS
+
+KERNELS: list[Kernel] = [
+    make(name) for make in (gate_up_kernel, down_kernel, tile_gate_up_kernel, tile_down_kernel) for name in FORMATS
+]
+
+
+class Outcome(NamedTuple):
+    """The largest error of a kernel over its samples with activations of `dtype`, relative to the largest value.
+
+    `error` is infinite if the kernel gave something that is not a number; `problem` says why it could not run at all.
+    """
+
+    kernel: str
+    dtype: mx.Dtype
+    error: float
+    problem: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether kernel and twin agree."""
+        return not self.problem and self.error <= tolerance(self.dtype)
+
+
+def selftest(kernels: list[Kernel] = KERNELS) -> Iterator[Outcome]:
+    """Runs `kernels` on the default device. Where that is the CPU, kernels are their twins and nothing can differ."""
+    for kernel in kernels:
+        errors: dict[mx.Dtype, float] = {}
+        problem = ""
+        for inputs in kernel.samples():
+            dtype = inputs[0].dtype
+            try:
+                error = relative_error(kernel(*inputs), kernel.twin(*inputs))
+            except Exception as failure:  # a compiler's complaint can be of any type
+                problem, error = str(failure).strip() or repr(failure), float("inf")
+            errors[dtype] = max(errors.get(dtype, 0.0), error)
+            if problem:
+                break
+        for dtype, error in errors.items():
+            yield Outcome(kernel.text.name, dtype, error, problem)

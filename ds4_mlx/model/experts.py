@@ -1,0 +1,97 @@
+"""The routed experts of a layer, in whichever format they are stored (spec 9)."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+from mlx import nn
+
+from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels import runs_kernels
+from ds4_mlx.kernels.expert_plan import plan
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS, down_kernel, gate_up_kernel
+from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
+from ds4_mlx.kernels.expert_twins import expert_products, swiglu
+from ds4_mlx.kernels.runs import FORMATS, lookup
+from ds4_mlx.model.linear import Matrix, Numerics, matmul_dtype
+from ds4_mlx.quant.simulate import simulate_activation
+
+# From this many rows on, sorting them by expert pays: MLX then reads a run of rows against one expert's weights.
+_SORT_ROWS = 64
+
+
+class Experts(nn.Module):
+    """All routed experts of a layer, their matrices stacked: w1 (gate), w3 (up) [E, I, D], w2 (down) [E, D, I].
+
+    On a GPU our kernels do the work: one pair for few tokens, one for many. Elsewhere, plain operations.
+    """
+
+    def __init__(self, config: ModelConfig, numerics: Numerics) -> None:
+        super().__init__()
+        count, width, inner = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
+        self.w1 = Matrix((count, inner, width), "mxfp4")
+        self.w2 = Matrix((count, width, inner), "mxfp4")
+        self.w3 = Matrix((count, inner, width), "mxfp4")
+        self._count = count
+        self._limit = mx.array(float(config.swiglu_limit))
+        self._simulate_activations = numerics.simulate_activations
+
+    def __call__(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        """x [T, D], experts [T, k], weights float32 [T, k] -> float32 [T, D], summed over the k experts."""
+        same = self.w1.format_name == self.w3.format_name
+        if not runs_kernels() or not same or {self.w1.format_name, self.w2.format_name} - set(FORMATS):
+            return self._plain(x, experts, weights)
+        rows = self._few if x.shape[0] <= MOST_TOKENS else self._many
+        return rows(self._rounded(x), experts.astype(mx.uint32), weights)
+
+    def _few(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        inner_format, down_format = str(self.w1.format_name), str(self.w2.format_name)
+        gate_up = [*self.w1.arrays, *self.w3.arrays, *lookup(inner_format)]
+        (inner,) = gate_up_kernel(inner_format)(x, experts, weights, self._limit, *gate_up)
+        down = [*self.w2.arrays, *lookup(down_format)]
+        (y,) = down_kernel(down_format)(self._rounded(inner), experts, *down)
+        return y
+
+    def _many(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        inner_format, down_format = str(self.w1.format_name), str(self.w2.format_name)
+        planned = plan(experts, self._count)
+        gate_up = [*self.w1.arrays, *self.w3.arrays, *lookup(inner_format)]
+        (inner,) = tile_gate_up_kernel(inner_format)(x, weights, self._limit, *planned, *gate_up)
+        down = [*self.w2.arrays, *lookup(down_format)]
+        (products,) = tile_down_kernel(down_format)(self._rounded(inner), *planned, *down)
+        return _summed(products, experts)
+
+    def _plain(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        k = experts.shape[1]
+        chosen = experts.flatten()  # [R], R = T * k rows
+        order = mx.argsort(chosen) if chosen.size >= _SORT_ROWS else mx.arange(chosen.size)
+        rows, chosen = x[order // k], chosen[order]
+        gate = self._products(rows, self.w1, chosen)
+        up = self._products(rows, self.w3, chosen)
+        # The route weight goes in before the down projection, where the reference rounds.
+        inner = swiglu(gate, up, self._limit) * weights.flatten()[order][:, None]
+        down = self._products(inner.astype(x.dtype), self.w2, chosen)
+        return _summed(down[mx.argsort(order)], experts)
+
+    def _products(self, x: mx.array, w: Matrix, chosen: mx.array) -> mx.array:
+        """Row r of x [R, in] times the matrix of expert chosen[r] -> [R, out], rounded to the dtype of x."""
+        x = self._rounded(x)
+        arrays = w.mlx_arrays()
+        if arrays is None:
+            return expert_products(x, chosen, w.arrays, str(w.format_name)).astype(x.dtype)
+        y = mx.gather_qmm(
+            x[:, None].astype(matmul_dtype(x)),
+            *arrays,
+            None,
+            chosen,
+            sorted_indices=chosen.size >= _SORT_ROWS,
+            **w.mlx_mode(),
+        )
+        return y.squeeze(1).astype(x.dtype)
+
+    def _rounded(self, x: mx.array) -> mx.array:
+        return simulate_activation(x) if self._simulate_activations else x
+
+
+def _summed(products: mx.array, experts: mx.array) -> mx.array:
+    """Products of pairs [T * k, D] -> their float32 sums [T, D] over a token's k."""
+    return mx.unflatten(products.astype(mx.float32), 0, experts.shape).sum(axis=1)

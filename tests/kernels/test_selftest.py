@@ -1,0 +1,55 @@
+"""The self-test notices a kernel that is wrong, and one that does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+from kernels.emulate import emulated
+
+from ds4_mlx.kernels import KERNELS, selftest
+from ds4_mlx.kernels.expert_rows import down_kernel
+from ds4_mlx.kernels.kernel import Kernel
+
+
+class Emulated(Kernel):
+    """A kernel that runs on the emulator whatever the device."""
+
+    def __call__(self, *inputs: mx.array) -> list[mx.array]:
+        return emulated(self, list(inputs), mode="fast")
+
+
+def on_emulator(kernel: Kernel) -> Kernel:
+    return Emulated(kernel.text, kernel.twin, kernel.launch, kernel.samples)
+
+
+def test_all_kernels_have_samples_of_every_dtype() -> None:
+    for kernel in KERNELS:
+        assert {inputs[0].dtype for inputs in kernel.samples()} == {mx.float32, mx.float16, mx.bfloat16}
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.text.name)
+def test_every_kernel_agrees_with_its_twin(kernel: Kernel) -> None:
+    outcomes = list(selftest([on_emulator(kernel)]))
+    assert [outcome.good for outcome in outcomes] == [True] * 3
+
+
+def broken(kernel: Kernel, old: str, new: str) -> Kernel:
+    assert old in kernel.text.source
+    return on_emulator(replace(kernel, text=replace(kernel.text, source=kernel.text.source.replace(old, new))))
+
+
+def outcomes_of(kernel: Kernel) -> Iterable[bool]:
+    return [outcome.good for outcome in selftest([kernel])]
+
+
+def test_a_wrong_kernel_is_found() -> None:
+    assert not any(outcomes_of(broken(down_kernel("q2_k"), "sum += products", "sum -= products")))
+
+
+def test_a_kernel_that_does_not_compile_is_reported() -> None:
+    (outcome,) = selftest([broken(down_kernel("q2_k"), "float sum = 0.0f;", "floaty sum = 0.0f;")])
+    assert not outcome.good
+    assert "floaty" in outcome.problem
