@@ -2,8 +2,8 @@
 
 Two kernels. `gate_up` makes the SwiGLU rows of all (token, slot) pairs, `down` multiplies them with the down matrices
 and sums over a token's slots. Memory speed is the limit, so an expert that several tokens chose is read once: of the
-pairs that name it, the first leads and serves the others. A simdgroup holds the codes of a few rows in registers,
-decodes them and goes through the tokens.
+pairs that name it, the first leads and serves the others. A simdgroup holds the codes of a few rows in registers
+and decodes them for one token after another. Loops over what is in registers must be unrolled: registers have no index.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ds4_mlx.kernels.kernel import Kernel, Launch
 from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.metal_on_cuda.signature import Template
 from ds4_mlx.kernels.runs import RunText, run_text
+from ds4_mlx.kernels.vectors_text import VECTORS
 
 MOST_TOKENS = 8
 _ROWS = 2  # matrix rows per simdgroup
@@ -28,21 +29,20 @@ _HEADER = """
 template <typename T>
 METAL_FUNC float2 load_32(const device T* x, thread float* v) {
   float2 sums = float2(0.0f);
-  for (int i = 0; i < 8; i++) {
-    float4 four = float4(((const device vec<T, 4>*)x)[i]);
-    v[4 * i] = four.x;
-    v[4 * i + 1] = four.y;
-    v[4 * i + 2] = four.z;
-    v[4 * i + 3] = four.w;
-    float sum = four.x + four.y + four.z + four.w;
-    if (i < 4) { sums.x += sum; } else { sums.y += sum; }
-  }
+  #pragma unroll
+  for (int i = 0; i < 4; i++) { load_8(x + 8 * i, v + 8 * i); }
+  #pragma unroll
+  for (int i = 0; i < 16; i++) { sums.x += v[i]; }
+  #pragma unroll
+  for (int i = 16; i < 32; i++) { sums.y += v[i]; }
   return sums;
 }
 
 METAL_FUNC float2 dot_32(const thread float* a, const thread float* b) {
   float2 dots = float2(0.0f);
+  #pragma unroll
   for (int i = 0; i < 16; i++) { dots.x += a[i] * b[i]; }
+  #pragma unroll
   for (int i = 16; i < 32; i++) { dots.y += a[i] * b[i]; }
   return dots;
 }
@@ -67,8 +67,10 @@ _GATE_UP = """
     if (earlier % SHARED == 0) {{
       Run gate[ROWS][EACH];
       Run up[ROWS][EACH];
+      #pragma unroll
       for (uint r = 0; r < ROWS; r++) {{
         size_t first = (size_t(expert) * N + metal::min(row0 + r, uint(N - 1))) * RUNS;
+        #pragma unroll
         for (uint i = 0; i < EACH; i++) {{
           size_t run = first + metal::min(lane + 32 * i, RUNS - 1);
           gate[r][i] = load_run({w1}, run);
@@ -81,13 +83,16 @@ _GATE_UP = """
         served += 1;
         float gates[ROWS];
         float ups[ROWS];
+        #pragma unroll
         for (uint r = 0; r < ROWS; r++) {{ gates[r] = 0.0f; ups[r] = 0.0f; }}
         const device T* row = x + size_t(q / SLOTS) * K;
+        #pragma unroll
         for (uint i = 0; i < EACH; i++) {{
           uint run = lane + 32 * i;
           if (run < RUNS) {{
             float values[32];
             float2 sums = load_32(row + 32 * run, values);
+            #pragma unroll
             for (uint r = 0; r < ROWS; r++) {{
               float raw[32];
               raw_run(gate[r][i], table, raw);
@@ -97,6 +102,7 @@ _GATE_UP = """
             }}
           }}
         }}
+        #pragma unroll
         for (uint r = 0; r < ROWS; r++) {{
           float g = simd_sum(gates[r]);
           float u = simd_sum(ups[r]);
@@ -123,8 +129,10 @@ _DOWN = """
       {earlier}
       if (earlier % SHARED == 0) {{
         Run codes[ROWS][EACH];
+        #pragma unroll
         for (uint r = 0; r < ROWS; r++) {{
           size_t first = (size_t(expert) * N + metal::min(row0 + r, uint(N - 1))) * RUNS;
+          #pragma unroll
           for (uint i = 0; i < EACH; i++) {{
             codes[r][i] = load_run({w2}, first + metal::min(lane + 32 * i, RUNS - 1));
           }}
@@ -134,12 +142,15 @@ _DOWN = """
           if (experts[q] != expert) {{ continue; }}
           served += 1;
           float dots[ROWS];
+          #pragma unroll
           for (uint r = 0; r < ROWS; r++) {{ dots[r] = 0.0f; }}
+          #pragma unroll
           for (uint i = 0; i < EACH; i++) {{
             uint run = lane + 32 * i;
             if (run < RUNS) {{
               float values[32];
               float2 sums = load_32(inner + size_t(q) * K + 32 * run, values);
+              #pragma unroll
               for (uint r = 0; r < ROWS; r++) {{
                 float raw[32];
                 raw_run(codes[r][i], table, raw);
@@ -147,6 +158,7 @@ _DOWN = """
               }}
             }}
           }}
+          #pragma unroll
           for (uint r = 0; r < ROWS; r++) {{
             float dot = simd_sum(dots[r]);
             if (lane == r) {{ products[r * PAIRS + q] = float(static_cast<T>(dot)); }}
@@ -175,7 +187,7 @@ def _text(
     source = body.format(table=runs.table_text, earlier=_EARLIER, **pieces)
     arrays = [array for matrix in matrices for array in runs.arrays(matrix)]
     names = [*inputs, *arrays, *(["lookup"] if runs.table else [])]
-    return KernelText(f"{name}_{runs.format}", tuple(names), (output,), source, runs.header + _HEADER)
+    return KernelText(f"{name}_{runs.format}", tuple(names), (output,), source, VECTORS + runs.header + _HEADER)
 
 
 def _template(x: mx.array, experts: mx.array, rows: int, simdgroups: int, table: int) -> Template:

@@ -25,6 +25,7 @@ from ds4_mlx.kernels.kernel import Kernel, Launch
 from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.metal_on_cuda.signature import TemplateValue
 from ds4_mlx.kernels.runs import RunText, run_text
+from ds4_mlx.kernels.vectors_text import VECTORS
 
 _SIMDGROUPS = 4
 _STRIPE = 128  # matrix rows of a tile, all matrices together
@@ -37,7 +38,8 @@ _BODY = """
     constexpr uint BLOCKS = BN / (8 * SIMDGROUPS);  // of 8 rows, per simdgroup and matrix
     {table}
     // Weights [MATRICES * BN][STRIDE] and activations [32][STRIDE]; at the end, results [BN][PAIRS + 1].
-    threadgroup float pool[POOL];
+    threadgroup float4 aligned_pool[POOL / 4];
+    threadgroup float* pool = (threadgroup float*)aligned_pool;
     threadgroup H* ws = (threadgroup H*)pool;
     threadgroup H* xs = ws + MATRICES * BN * STRIDE;
     uint thread_number = thread_index_in_threadgroup;
@@ -52,8 +54,11 @@ _BODY = """
       uint first = starts[expert] + (tile - tiles[expert]) * PAIRS;
       uint count = metal::min(uint(PAIRS), starts[expert + 1] - first);
       simdgroup_matrix<float, 8, 8> sums[MATRICES][BLOCKS][PAIRS / 8];
+      #pragma unroll
       for (uint m = 0; m < MATRICES; m++) {{
+        #pragma unroll
         for (uint b = 0; b < BLOCKS; b++) {{
+          #pragma unroll
           for (uint p = 0; p < PAIRS / 8; p++) {{ sums[m][b][p] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f); }}
         }}
       }}
@@ -63,27 +68,34 @@ _BODY = """
           Run codes = {load};
           float values[32];
           weights_run(codes, table, values);
-          for (uint j = 0; j < 32; j++) {{ ws[i * STRIDE + j] = static_cast<H>(values[j] * UP); }}
+          #pragma unroll
+          for (uint j = 0; j < 32; j++) {{ values[j] *= UP; }}
+          #pragma unroll
+          for (uint j = 0; j < 32; j += 8) {{ store_8(ws + i * STRIDE + j, values + j); }}
         }}
         // Turned over, for the activations are the right operand.
-        for (uint i = thread_number; i < 8 * PAIRS; i += 32 * SIMDGROUPS) {{
-          uint p = i / 8;
-          uint j = 4 * (i % 8);
-          float4 four = float4(0.0f);
-          if (p < count) {{ four = float4(((const device vec<T, 4>*)(x + size_t({row}) * K + 32 * run))[i % 8]); }}
-          xs[j * STRIDE + p] = static_cast<H>(four.x);
-          xs[(j + 1) * STRIDE + p] = static_cast<H>(four.y);
-          xs[(j + 2) * STRIDE + p] = static_cast<H>(four.z);
-          xs[(j + 3) * STRIDE + p] = static_cast<H>(four.w);
+        for (uint i = thread_number; i < 4 * PAIRS; i += 32 * SIMDGROUPS) {{
+          uint p = i / 4;
+          uint j = 8 * (i % 4);
+          float values[8];
+          #pragma unroll
+          for (uint c = 0; c < 8; c++) {{ values[c] = 0.0f; }}
+          if (p < count) {{ load_8(x + size_t({row}) * K + 32 * run + j, values); }}
+          #pragma unroll
+          for (uint c = 0; c < 8; c++) {{ xs[(j + c) * STRIDE + p] = static_cast<H>(values[c]); }}
         }}
         threadgroup_barrier(mem_flags::mem_threadgroup);
         for (uint k = 0; k < 32; k += 8) {{
           simdgroup_matrix<H, 8, 8> right[PAIRS / 8];
+          #pragma unroll
           for (uint p = 0; p < PAIRS / 8; p++) {{ simdgroup_load(right[p], xs + k * STRIDE + 8 * p, STRIDE); }}
+          #pragma unroll
           for (uint m = 0; m < MATRICES; m++) {{
+            #pragma unroll
             for (uint b = 0; b < BLOCKS; b++) {{
               simdgroup_matrix<H, 8, 8> left;
               simdgroup_load(left, ws + (m * BN + 8 * (simdgroup * BLOCKS + b)) * STRIDE + k, STRIDE);
+              #pragma unroll
               for (uint p = 0; p < PAIRS / 8; p++) {{
                 simdgroup_multiply_accumulate(sums[m][b][p], left, right[p], sums[m][b][p]);
               }}
@@ -92,7 +104,9 @@ _BODY = """
         }}
         threadgroup_barrier(mem_flags::mem_threadgroup);
       }}
+      #pragma unroll
       for (uint b = 0; b < BLOCKS; b++) {{
+        #pragma unroll
         for (uint p = 0; p < PAIRS / 8; p++) {{
           {combine}
           simdgroup_store(sums[0][b][p], pool + 8 * (simdgroup * BLOCKS + b) * (PAIRS + 1) + 8 * p, PAIRS + 1);
@@ -121,7 +135,11 @@ _COMBINE = """for (uint i = 0; i < 2; i++) {{
 def _text(name: str, runs: RunText, inputs: Sequence[str], output: str, **pieces: str) -> KernelText:
     source = _BODY.format(table=runs.table_text, **pieces)
     return KernelText(
-        f"{name}_{runs.format}", (*inputs, *(["lookup"] if runs.table else [])), (output,), source, runs.header
+        f"{name}_{runs.format}",
+        (*inputs, *(["lookup"] if runs.table else [])),
+        (output,),
+        source,
+        VECTORS + runs.header,
     )
 
 
@@ -129,7 +147,7 @@ def _launch(x: mx.array, order: mx.array, matrix: mx.array, *, slots: int, matri
     experts, rows = matrix.shape[:2]
     half = x.dtype != mx.float32
     stripe, pairs = _STRIPE // matrices, order.size
-    words = max((_STRIPE + 32) * 40 // (2 if half else 1), stripe * (PAIRS + 1))
+    words = -(-max((_STRIPE + 32) * 40 // (2 if half else 1), stripe * (PAIRS + 1)) // 4) * 4
     most_tiles = pairs // PAIRS + min(experts, pairs)
     template: list[tuple[str, TemplateValue]] = [
         ("T", x.dtype),

@@ -1,8 +1,9 @@
 """What a released ds4-tiny can do, measured through ds4-mlx itself on held-out data; needs no GPU and no torch.
 
-    python evaluate.py [--model FOLDER] [--only addition recall_1000 ...] [--examples N] [--json FILE]
+    python evaluate.py [--model FOLDER] [--against FOLDER] [--only addition ...] [--examples N] [--json FILE]
 
-Everything is greedy and runs as users run it: bfloat16, the cache's rounding on. Prints a table.
+Everything is greedy and runs as users run it: bfloat16, rounding on. Prints a table. `--against` names another
+profile of the same model, the exact one say, and adds how far the predictions are from its own.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ HERE = Path(__file__).parent
 SINGLE = ("addition", "subtraction", "word_problem", "strings", "copying", "code_output", "tool_call", "tool_answer")
 RECALL = {"recall_1000": 1000, "recall_2000": 2000, "recall_4000": 4000}
 OTHERS = ("perplexity_prose", "perplexity_code", "mtp")
+AGAINST = ("kl_prose", "kl_code")
 QUESTIONS = 5  # about each long prompt, which is read once
 
 
@@ -120,18 +122,38 @@ def _turns(example: chats.Example) -> Iterator[tuple[str, str]]:
             yield text[:start], text[start:at]
 
 
-def perplexity(model: ds4_mlx.LanguageModel, kind: str, texts: list[dict], tokens: int) -> Score:
-    """exp(mean loss) over the beginnings of held-out documents, each from BOS."""
+def beginnings(model: ds4_mlx.LanguageModel, kind: str, texts: list[dict], tokens: int) -> Iterator[list[int]]:
+    """Ids of the beginnings of held-out documents of a kind, each from BOS; about `tokens` in all."""
     documents = [text["text"] for text in texts if text["kind"] == kind]
     each = max(64, tokens // len(documents))
-    loss = count = 0.0
     for document in documents:
-        ids = [model.config.bos_token_id, *model.tokenizer.encode(document)][: each + 1]
+        yield [model.config.bos_token_id, *model.tokenizer.encode(document)][: each + 1]
+
+
+def perplexity(model: ds4_mlx.LanguageModel, kind: str, texts: list[dict], tokens: int) -> Score:
+    """exp(mean loss) of held-out text."""
+    loss = count = 0.0
+    for ids in beginnings(model, kind, texts, tokens):
         logits = model.session().feed(ids[:-1])
         chosen = mx.take_along_axis(logits, mx.array(ids[1:])[:, None], axis=-1)[:, 0]
         loss += float((mx.logsumexp(logits, axis=-1) - chosen).sum())
         count += len(ids) - 1
     return Score(f"perplexity_{kind}", math.exp(loss / count), int(count), "tokens")
+
+
+def divergence(
+    model: ds4_mlx.LanguageModel, exact: ds4_mlx.LanguageModel, kind: str, texts: list[dict], tokens: int
+) -> Score:
+    """Mean Kullback-Leibler divergence, in nats, from the exact model's next-token distribution to this one's."""
+    total = count = 0.0
+    for ids in beginnings(model, kind, texts, tokens):
+        mine, other = (
+            logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+            for logits in (m.session().feed(ids[:-1]) for m in (model, exact))
+        )
+        total += float((mx.exp(other) * (other - mine)).sum())
+        count += len(ids) - 1
+    return Score(f"kl_{kind}", total / count, int(count), "tokens")
 
 
 def mtp_acceptance(model: ds4_mlx.LanguageModel, context: chats.Context, examples: int) -> Score:
@@ -164,6 +186,8 @@ def measure(model: ds4_mlx.LanguageModel, name: str, held_out: list[dict], optio
     }
     if name in measures:
         return measures[name]()
+    if name in AGAINST:
+        return divergence(model, ds4_mlx.load(options.against), name.removeprefix("kl_"), held_out, options.tokens)
     if name in RECALL:
         return recalled(model, name, context, max(1, options.examples // QUESTIONS))
     return graded(model, name, context, options.examples)
@@ -173,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, help="folder (default: the built-in model)")
     parser.add_argument("--build", type=Path, default=HERE / "build", help="folder with corpus/")
+    parser.add_argument("--against", type=Path, help="folder of another profile of the same model, to compare with")
     names = (*SINGLE, *RECALL, *OTHERS)
     parser.add_argument("--only", nargs="+", choices=names, default=list(names), metavar="NAME", help=", ".join(names))
     parser.add_argument("--examples", type=int, default=100, help="held-out questions per row")
@@ -186,7 +211,7 @@ def main() -> None:
     held_out = read_texts(options.build / "corpus" / "held_out.jsonl")
     rows = []
     print(f"{'':20}{'value':>9}{'of':>8}          seconds")
-    for name in options.only:
+    for name in [*options.only, *(AGAINST if options.against else ())]:
         start = time.monotonic()
         score = measure(model, name, held_out, options)
         rows.append(score._asdict())

@@ -31,7 +31,7 @@ SEED = 4
 
 DENSE_UNTIL = 0.4  # share of steps with attention to every entry
 RELEASED_FROM = 0.75  # share of steps after which weights are rounded as released
-WARM_UP, CONSTANT_UNTIL, LAST_RATE = 0.02, 0.4, 0.02
+WARM_UP, CONSTANT_UNTIL, LAST_RATE = 0.01, 0.4, 0.02
 MTP_WEIGHT = 0.3
 BALANCE_RATE = 0.001  # how fast router biases follow the experts' load
 
@@ -204,10 +204,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=HERE / "build", help="folder with corpus/ and tokenizer/")
     parser.add_argument("--run", type=Path, default=HERE / "build" / "run", help="the run's folder: state and log")
-    parser.add_argument("--steps", type=int, default=7000)
-    parser.add_argument("--rows", type=int, default=15, help="rows per step")
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--rows", type=int, default=8, help="rows per step; with 15 the streams collapse (README)")
     parser.add_argument("--length", type=int, default=4352, help="tokens per row, a multiple of 128")
-    parser.add_argument("--rate", type=float, default=0.02, help="Muon's peak learning rate")
+    parser.add_argument("--rate", type=float, default=0.015, help="Muon's peak learning rate")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--examples", type=int, default=150, help="held-out chats of each family in an examination")
     parser.add_argument("--log-every", type=int, default=20)

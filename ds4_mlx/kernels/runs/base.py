@@ -31,7 +31,8 @@ class RunText:
         """The beginning of a body: `table` in threadgroup memory, filled from the input `lookup`."""
         if not self.table:
             return "threadgroup uint table[1];"
-        return """threadgroup uint table[TABLE];
+        return """threadgroup uint4 aligned_table[TABLE / 4];
+    threadgroup uint* table = (threadgroup uint*)aligned_table;
     for (uint i = thread_index_in_threadgroup; i < TABLE; i += 32 * SIMDGROUPS) { table[i] = lookup[i]; }
     threadgroup_barrier(mem_flags::mem_threadgroup);"""
 

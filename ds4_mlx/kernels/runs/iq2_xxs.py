@@ -39,6 +39,7 @@ METAL_FUNC void put_pair(uint pair, thread float* low, thread float* high) {
 }
 
 METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
+  #pragma unroll
   for (int g = 0; g < 4; g++) {
     uint2 group = ((const threadgroup uint2*)table)[(run.codes.x >> (8 * g)) & 255u];
     uint signs = (run.codes.y >> (7 * g)) & 127u;
@@ -59,6 +60,7 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
+  #pragma unroll
   for (int i = 0; i < 32; i++) { w[i] *= run.scale; }
 }
 """

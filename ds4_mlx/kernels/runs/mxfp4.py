@@ -24,6 +24,7 @@ METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
 }
 
 METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
+  #pragma unroll
   for (int g = 0; g < 4; g++) {
     uint word = g == 0 ? run.codes.x : g == 1 ? run.codes.y : g == 2 ? run.codes.z : run.codes.w;
     thread float* p = v + 8 * g;
@@ -40,6 +41,7 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
+  #pragma unroll
   for (int i = 0; i < 32; i++) { w[i] = run.scale * (16384.0f * w[i]); }
 }
 """

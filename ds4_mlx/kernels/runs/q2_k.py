@@ -26,6 +26,7 @@ METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
 }
 
 METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
+  #pragma unroll
   for (int h = 0; h < 2; h++) {
     uint word = h == 0 ? run.codes.x : run.codes.y;
     thread float* p = v + 16 * h;
@@ -47,7 +48,9 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
+  #pragma unroll
   for (int i = 0; i < 16; i++) { w[i] = run.scale.x * (4.0f * w[i] - 4.0f) - run.low.x; }
+  #pragma unroll
   for (int i = 16; i < 32; i++) { w[i] = run.scale.y * (4.0f * w[i] - 4.0f) - run.low.y; }
 }
 """

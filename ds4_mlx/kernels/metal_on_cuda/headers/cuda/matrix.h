@@ -6,7 +6,13 @@ namespace metal {
 // for: simdgroup_load
 template <class T> MSL_FN void simdgroup_load(
     simdgroup_matrix<T>& m, const T* p, ulong stride = 8, ulong2 origin = ulong2(0), bool transposed = false) {
-  msl_load(m, p, stride, origin, transposed);
+  const T* mine = p + (origin.y + msl_row(msl_lane())) * stride + origin.x + msl_column(msl_lane());
+  if (sizeof(T) == 2 && !transposed && reinterpret_cast<size_t>(mine) % 4 == 0) {  // both elements at once
+    const uint word = *reinterpret_cast<const uint*>(mine);
+    MSL_MEMCPY(&m.elements, &word, 4);
+  } else {
+    msl_load(m, p, stride, origin, transposed);
+  }
 }
 
 // for: simdgroup_store

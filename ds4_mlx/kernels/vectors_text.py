@@ -1,0 +1,38 @@
+"""Metal text for moving 8 numbers at a time, 16 bytes where they are 16-bit ones."""
+
+# A vector of bfloat16 is moved element by element by some compilers, words are not. Callers align to 8 elements.
+VECTORS = """
+template <typename T>
+METAL_FUNC void load_8(const device T* x, thread float* v) {
+  uint4 words = *((const device uint4*)x);
+  for (int i = 0; i < 4; i++) {
+    float2 pair = float2(as_type<vec<T, 2>>(i == 0 ? words.x : i == 1 ? words.y : i == 2 ? words.z : words.w));
+    v[2 * i] = pair.x;
+    v[2 * i + 1] = pair.y;
+  }
+}
+
+METAL_FUNC void load_8(const device float* x, thread float* v) {
+  for (int i = 0; i < 2; i++) {
+    float4 four = ((const device float4*)x)[i];
+    v[4 * i] = four.x;
+    v[4 * i + 1] = four.y;
+    v[4 * i + 2] = four.z;
+    v[4 * i + 3] = four.w;
+  }
+}
+
+METAL_FUNC void store_8(threadgroup half* p, const thread float* v) {
+  uint4 words;
+  words.x = as_type<uint>(half2(half(v[0]), half(v[1])));
+  words.y = as_type<uint>(half2(half(v[2]), half(v[3])));
+  words.z = as_type<uint>(half2(half(v[4]), half(v[5])));
+  words.w = as_type<uint>(half2(half(v[6]), half(v[7])));
+  *((threadgroup uint4*)p) = words;
+}
+
+METAL_FUNC void store_8(threadgroup float* p, const thread float* v) {
+  ((threadgroup float4*)p)[0] = float4(v[0], v[1], v[2], v[3]);
+  ((threadgroup float4*)p)[1] = float4(v[4], v[5], v[6], v[7]);
+}
+"""
