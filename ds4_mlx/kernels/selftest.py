@@ -10,10 +10,17 @@ import mlx.core as mx
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.kernel import Kernel, relative_error, tolerance
+from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
+from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
+from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
 
 KERNELS: list[Kernel] = [
-    make(name) for make in (gate_up_kernel, down_kernel, tile_gate_up_kernel, tile_down_kernel) for name in FORMATS
+    *(make(name) for make in (gate_up_kernel, down_kernel, tile_gate_up_kernel, tile_down_kernel) for name in FORMATS),
+    pack_kv_kernel(NOPE),
+    UNPACK_KV,
+    PACK_INDEX,
+    *(unpack_index_kernel(dtype) for dtype in DTYPES),
 ]
 
 

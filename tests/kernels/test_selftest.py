@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -25,15 +26,27 @@ def on_emulator(kernel: Kernel) -> Kernel:
     return Emulated(kernel.text, kernel.twin, kernel.launch, kernel.samples)
 
 
-def test_all_kernels_have_samples_of_every_dtype() -> None:
+def dtypes(kernel: Kernel) -> set[mx.Dtype]:
+    """Those of activations that the samples of `kernel` take or give."""
+    arrays = [array for inputs in kernel.samples() for array in (*inputs, *kernel.twin(*inputs))]
+    return {array.dtype for array in arrays if mx.issubdtype(array.dtype, mx.floating)}
+
+
+def test_every_operation_has_samples_of_the_dtypes_that_models_run_in() -> None:
+    # Where the inputs do not say what comes out, there is a kernel for each dtype, named by it.
+    sampled: dict[str, set[mx.Dtype]] = {}
     for kernel in KERNELS:
-        assert {inputs[0].dtype for inputs in kernel.samples()} == {mx.float32, mx.float16, mx.bfloat16}
+        operation = re.sub("_(float32|bfloat16)$", "", kernel.text.name)
+        sampled.setdefault(operation, set()).update(dtypes(kernel))
+    for operation, found in sampled.items():
+        assert found >= {mx.float32, mx.bfloat16}, operation
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.text.name)
 def test_every_kernel_agrees_with_its_twin(kernel: Kernel) -> None:
     outcomes = list(selftest([on_emulator(kernel)]))
-    assert [outcome.good for outcome in outcomes] == [True] * 3
+    assert outcomes
+    assert all(outcome.good for outcome in outcomes)
 
 
 def broken(kernel: Kernel, old: str, new: str) -> Kernel:

@@ -1,0 +1,68 @@
+"""What a session takes, at the sizes of DeepSeek V4 Flash."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+
+from ds4_mlx.cache import bytes_per_token, fixed_bytes, index_format, kv_format, session_bytes
+from ds4_mlx.config import ModelConfig
+
+from support import GOLDEN_CHECKPOINT
+
+MILLION = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def released() -> ModelConfig:
+    """The golden model's config with the sizes of DeepSeek V4 Flash that the cache depends on (spec 1)."""
+    return replace(
+        ModelConfig.from_file(GOLDEN_CHECKPOINT / "config.json"),
+        num_hidden_layers=43,
+        head_dim=512,
+        qk_rope_head_dim=64,
+        index_head_dim=128,
+        sliding_window=128,
+        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
+    )
+
+
+def test_a_k_v_row_takes_583_bytes_and_an_index_row_68(released: ModelConfig) -> None:
+    assert kv_format(released).nbytes == 448 + 7 + 128 == 583
+    assert index_format(released).nbytes == 64 + 4 == 68
+
+
+def test_a_token_adds_3509_bytes(released: ModelConfig) -> None:
+    assert bytes_per_token(released) == 21 * (583 + 68) / 4 + 20 * 583 / 128 == 3508.84375
+    assert bytes_per_token(released, packed=False) == 21 * (1024 + 256) / 4 + 20 * 1024 / 128 == 6880
+
+
+def test_windows_and_open_blocks_take_15_mb(released: ModelConfig) -> None:
+    windows = 43 * 128 * 583
+    ratio_4 = 21 * 4 * 2 * 8 * (1024 + 256)
+    ratio_128 = 20 * 4 * 2 * 128 * 512
+    assert fixed_bytes(released) == windows + ratio_4 + ratio_128
+
+
+def test_a_million_tokens_take_less_than_3_6_gib(released: ModelConfig) -> None:
+    assert session_bytes(released, MILLION) == MILLION * 3508.84375 + fixed_bytes(released)
+    assert session_bytes(released, MILLION) < 3.6 * 2**30
+
+
+def test_allocated_arrays_are_that_large(released: ModelConfig) -> None:
+    ratio_4 = replace(released, num_hidden_layers=1, compress_ratios=(4,))
+    entries = MILLION // 4
+    parts = kv_format(ratio_4).parts + index_format(ratio_4).parts
+    arrays = [mx.zeros((entries, part.width), dtype=part.dtype) for part in parts]
+    assert sum(array.nbytes for array in arrays) == session_bytes(ratio_4, MILLION) - fixed_bytes(ratio_4)
+
+
+def test_entries_that_are_not_complete_take_nothing(released: ModelConfig) -> None:
+    assert session_bytes(released, 3) == fixed_bytes(released)
+    assert session_bytes(released, 7) == fixed_bytes(released) + 21 * (583 + 68)
+
+
+def test_float32_runs_keep_the_rope_channels_as_they_are(released: ModelConfig) -> None:
+    assert kv_format(released, mx.float32).nbytes == 448 + 7 + 256
