@@ -6,7 +6,6 @@ from importlib.metadata import version
 import mlx.core as mx
 
 from ds4_mlx.kernels import runs_kernels, selftest
-from ds4_mlx.kernels.kernel import tolerance
 
 
 def main() -> int:
@@ -20,7 +19,7 @@ def main() -> int:
         failed += not outcome.good
         verdict = "ok" if outcome.good else f"FAILED {outcome.problem}".rstrip()
         dtype = str(outcome.dtype).rpartition(".")[-1]
-        print(f"{outcome.kernel:32s} {dtype:9s} {outcome.error:.1e} (at most {tolerance(outcome.dtype):.0e}) {verdict}")
+        print(f"{outcome.kernel:32s} {dtype:9s} {outcome.error:.1e} (at most {outcome.tolerance:.0e}) {verdict}")
     return 1 if failed else 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -30,14 +30,19 @@ class Kernel:
 
     text: names and body, under the dialect rules of docs/kernels.md. twin: the same function in plain operations, which
     defines what the kernel computes, and computes it where there is no GPU. launch: from the inputs to a `Launch`.
-    samples: inputs for the self-test, the same ones every time; `tolerance` by dtype of the first input bounds
-    max |kernel - twin| / max |twin|.
+    samples: inputs for the self-test, the same ones every time. exact: whether kernel and twin are equal bit for bit;
+    otherwise max |kernel - twin| / max |twin| is bounded by the dtype of the first input (`tolerance`).
     """
 
     text: KernelText
     twin: Callable[..., list[mx.array]]
     launch: Callable[..., Launch]
     samples: Callable[[], Iterable[list[mx.array]]]
+    exact: bool = False
+
+    def tolerance(self, inputs: Sequence[mx.array]) -> float:
+        """How large `relative_error` may be for these inputs."""
+        return 0.0 if self.exact else tolerance(inputs[0].dtype)
 
     def __call__(self, *inputs: mx.array) -> list[mx.array]:
         """One array per output of the text, computed on the default device."""

@@ -131,6 +131,7 @@ def pack_kv_kernel(nope_dim: int) -> Kernel:
         lambda rows: list(definition.pack_kv(rows, nope_dim)),
         partial(_launch_pack_kv, nope_dim=nope_dim),
         samples.pack_kv_samples,
+        exact=True,
     )
 
 
@@ -140,6 +141,7 @@ PACK_INDEX = Kernel(
     lambda rows: list(definition.pack_index(rows)),
     _launch_pack_index,
     samples.pack_index_samples,
+    exact=True,
 )
 
 

@@ -82,6 +82,7 @@ UNPACK_KV = Kernel(
     lambda *arrays: [definition.unpack_kv(PackedKV(*arrays))],
     _launch_unpack_kv,
     samples.unpack_kv_samples,
+    exact=True,
 )
 
 
@@ -94,6 +95,7 @@ def unpack_index_kernel(dtype: mx.Dtype) -> Kernel:
         lambda *arrays: [definition.unpack_index(PackedIndex(*arrays), dtype)],
         partial(_launch_unpack_index, dtype=dtype),
         samples.unpack_index_samples,
+        exact=True,
     )
 
 

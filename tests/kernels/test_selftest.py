@@ -23,7 +23,7 @@ class Emulated(Kernel):
 
 
 def on_emulator(kernel: Kernel) -> Kernel:
-    return Emulated(kernel.text, kernel.twin, kernel.launch, kernel.samples)
+    return Emulated(kernel.text, kernel.twin, kernel.launch, kernel.samples, kernel.exact)
 
 
 def dtypes(kernel: Kernel) -> set[mx.Dtype]:
@@ -66,3 +66,8 @@ def test_a_kernel_that_does_not_compile_is_reported() -> None:
     (outcome,) = selftest([broken(down_kernel("q2_k"), "float sum = 0.0f;", "floaty sum = 0.0f;")])
     assert not outcome.good
     assert "floaty" in outcome.problem
+
+
+def test_a_kernel_that_is_nearly_right_is_wrong_where_bits_count() -> None:
+    kernel = replace(down_kernel("q2_k"), exact=True)
+    assert not all(outcomes_of(on_emulator(kernel)))
