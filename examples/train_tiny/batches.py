@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 
 from ds4_mlx.text.special import ASSISTANT
 
-_PROSE_SHARE = 0.25  # of all rows; the others hold chats
+_PROSE_SHARE = 0.2  # of all rows; the others hold chats
 _READ_WEIGHT = 0.1  # what the model only reads (user turns, tool results) counts this much in the loss
-_RECALL_WEIGHT = 2.0  # and this much what it recalls: a few tokens behind a long prompt
-_LONG_SHARE = 0.35  # of the chat rows begin with one long recall conversation
+_RECALL_WEIGHT = 3.0  # and this much what it recalls: a few tokens behind a long prompt
+_LONG_SHARE = 0.3  # of the chat rows begin with one long recall conversation
 
 
 class Batch(NamedTuple):
@@ -97,7 +97,10 @@ class RowMaker:
         if rng.random() < _LONG_SHARE:
             tokens = int(300 * (length / 300) ** rng.random() ** 0.7)
             questions = rng.randint(6, 16)
-            examples.append(chats.recall(rng, held_out=False, context=self.context, tokens=tokens, questions=questions))
+            crowd = rng.random() < chats.CROWD_SHARE
+            examples.append(
+                chats.recall(rng, held_out=False, context=self.context, tokens=tokens, questions=questions, crowd=crowd)
+            )
         ids, weights, have = [], [], 0
         while have < length:
             piece, weight = self.chat(examples.pop() if examples else self._any(rng))

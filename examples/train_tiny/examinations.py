@@ -47,16 +47,17 @@ def chat_papers(maker: RowMaker, rows: int, length: int, each: int) -> list[Pape
     return _pack("chats", [(e, f"{e.family}{'_think' if e.thinking else ''}") for e in examples], maker, rows, length)
 
 
-def recall_papers(maker: RowMaker, rows: int, length: int, sizes: tuple[int, ...] = (1000, 2000, 4000)) -> list[Paper]:
-    """One long prompt per row; each question of it is graded."""
+def recall_papers(maker: RowMaker, rows: int, length: int) -> list[Paper]:
+    """Long prompts; each question about them is graded. `recall_n`: a few planted facts; `crowd_n`: very many."""
     papers = []
-    for tokens in sizes:
-        rng = random.Random(f"recall {tokens}")
+    for tokens, crowd in ((300, False), (1000, False), (2000, False), (4000, False), (1000, True), (4000, True)):
+        name = f"{'crowd' if crowd else 'recall'}_{tokens}"
+        rng = random.Random(name)
         made = [
-            chats.recall(rng, held_out=True, context=maker.context, tokens=tokens, questions=8)
+            chats.recall(rng, held_out=True, context=maker.context, tokens=tokens, questions=8, crowd=crowd)
             for _ in range(rows * (length // tokens))
         ]
-        papers += _pack("recall", [(e, f"recall_{tokens}") for e in made], maker, rows, length)[:1]
+        papers += _pack("recall", [(e, name) for e in made], maker, rows, length)[:1]
     return papers
 
 
@@ -77,7 +78,7 @@ def _pack(name: str, examples: list, maker: RowMaker, rows: int, length: int) ->
         ids[row, at : at + len(piece)] = piece
         said = np.flatnonzero(np.diff(np.concatenate([[0], weights >= 1, [0]]).astype(int)))
         runs = list(zip(said[::2], said[1::2], strict=True))
-        for start, stop in runs if family.startswith("recall_") else runs[-1:]:
+        for start, stop in runs if name == "recall" else runs[-1:]:
             spans.append(Span(row, at + int(start), at + int(stop), family))
         at += len(piece)
     papers.append(Paper(name, torch.from_numpy(ids), spans))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import released
 import torch
 from attention import CHOSEN, EVERYTHING, Mode, documents
 from batches import Corpus, RowMaker, batches, tokenise
@@ -73,7 +75,11 @@ class Run:
         compiled = self.device == "cuda"
         self.network = Network(self.sizes, compiled=compiled)
         self._loss = torch.compile(weighted_loss, dynamic=False) if compiled else weighted_loss
-        self.masters = {name: w.to(self.device) for name, w in initial(self.sizes, SEED, counts).items()}
+        start = initial(self.sizes, SEED, counts)
+        if options.start:
+            loaded = released.masters(released.read(options.start), self.sizes)
+            start |= {name: w for name, w in loaded.items() if not (options.anew and options.anew in name)}
+        self.masters = {name: w.to(self.device) for name, w in start.items()}
         learned = {
             n: w.requires_grad_() for n, w in self.masters.items() if w.is_floating_point() and "gate.bias" not in n
         }
@@ -92,8 +98,8 @@ class Run:
 
     def train(self) -> None:
         """From where it stands to the last step."""
-        options, start = self.options, time.monotonic() - self.seconds
-        numbers = range(self.step, options.steps)
+        options, before, start = self.options, self.seconds, time.monotonic()
+        numbers = range(self.step, sys.maxsize if options.seconds else options.steps)
         source = batches(
             self.tokenizer_path,
             self.corpus,
@@ -105,14 +111,18 @@ class Run:
         )
         saved = time.monotonic()
         sums, since = torch.zeros(4, device=self.device), 0
-        for batch in source:
-            progress = self.step / options.steps
+        for count, batch in enumerate(source):
+            if count == 1:
+                start = time.monotonic()  # the first step compiles, which takes minutes and teaches nothing
+            self.seconds = before + time.monotonic() - start if count else before
+            progress = self.seconds / options.seconds if options.seconds else self.step / options.steps
+            if progress >= 1:
+                break
             out, losses = self._one_step(batch, progress)
             sums += losses
             since += 1
             self.step += 1
             if self.step % options.log_every == 0 or self.step == 1:
-                self.seconds = time.monotonic() - start
                 values = [round(v, 4) for v in (sums / since).tolist()]
                 loads = torch.stack([load.max() / load.float().mean() for load in out.loads])
                 self._log(
@@ -130,10 +140,10 @@ class Run:
                 since = 0
             if self.step % options.examine_every == 0:
                 self.examine(released=progress >= RELEASED_FROM)
-            if time.monotonic() - saved > options.save_seconds or self.step == options.steps:
-                self.seconds = time.monotonic() - start
+            if time.monotonic() - saved > options.save_seconds:
                 self.save()
                 saved = time.monotonic()
+        self.save()
         self.examine(released=False)
         self.examine(released=True)
 
@@ -204,7 +214,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=HERE / "build", help="folder with corpus/ and tokenizer/")
     parser.add_argument("--run", type=Path, default=HERE / "build" / "run", help="the run's folder: state and log")
+    parser.add_argument("--start", type=Path, help="a released checkpoint to begin with instead of random weights")
+    parser.add_argument("--anew", metavar="PART", help="weights with this in their name begin at random all the same")
     parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="end after this time instead, on a machine lent by the minute",
+    )
     parser.add_argument("--rows", type=int, default=8, help="rows per step; with 15 the streams collapse (README)")
     parser.add_argument("--length", type=int, default=4352, help="tokens per row, a multiple of 128")
     parser.add_argument("--rate", type=float, default=0.015, help="Muon's peak learning rate")

@@ -17,6 +17,9 @@ from ds4_mlx.config import ModelConfig
 # Dense matrices that the checkpoint stores in FP8, by the end of their names (spec 12).
 _FP8 = ("wq_a.weight", "wq_b.weight", "wkv.weight", "wo_a.weight", "wo_b.weight", "e_proj.weight", "h_proj.weight")
 
+# Entries are keys and values in one, so only the size of their norm's weight can make attention to them sharp: at 1 a
+# perfect match among a thousand entries gets half of the attention. On a toy, copying began at step 170 instead of 220.
+_ENTRY_GAIN = 2.5
 _QUIET = 0.1  # sublayers begin by saying little, so that the tokens are heard through all layers
 
 
@@ -127,6 +130,7 @@ class _Start:
         self.matrix(f"{name}.wo_b", D, rank, _QUIET)
         if ratio:
             self.compressor(f"{name}.compressor", ratio, d)
+            self.weights[f"{name}.compressor.norm.weight"] *= _ENTRY_GAIN
         if ratio == 4:
             self.matrix(f"{name}.indexer.wq_b", sizes.index_n_heads * sizes.index_head_dim, sizes.q_lora_rank)
             self.matrix(f"{name}.indexer.weights_proj", sizes.index_n_heads, D)

@@ -14,55 +14,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS.parent / "examples" / "train_tiny"))
 
-from attention import CHOSEN, Mode  # noqa: E402 - the folder is no package
-from export import released  # noqa: E402
+import export  # noqa: E402 - the folder is no package
+from attention import CHOSEN, Mode  # noqa: E402
 from network import Network  # noqa: E402
+from released import dequantised, masters, read  # noqa: E402
 
 from ds4_mlx.config import ModelConfig  # noqa: E402
 
 CHECKPOINT = TESTS / "golden" / "checkpoint"
 BOUND = 1e-4  # of a logit, as the golden set requires of us; measured 9e-6
-_FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
-
-
-def dequantised(tensors: dict[str, Tensor], name: str) -> Tensor:
-    """One matrix in float32."""
-    codes, scale = tensors[f"{name}.weight"], tensors[f"{name}.scale"].float()
-    if codes.dtype == torch.int8:
-        byte = codes.view(torch.uint8)
-        return _FP4[torch.stack([byte & 15, byte >> 4], -1).flatten(-2).long()] * scale.repeat_interleave(32, -1)
-    spread = scale.repeat_interleave(128, 0)[: codes.shape[0]].repeat_interleave(128, 1)[:, : codes.shape[1]]
-    return codes.float() * spread
-
-
-def masters(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str, Tensor]:
-    """The checkpoint as the trainer holds it: float32, experts stacked."""
-    out = {}
-    for name, tensor in tensors.items():
-        if ".ffn.experts." in name:
-            layer, _, rest = name.partition(".ffn.experts.")
-            expert, matrix, _ = rest.split(".")
-            if expert == "0" and name.endswith(".weight"):
-                names = [f"{layer}.ffn.experts.{e}.{matrix}" for e in range(sizes.n_routed_experts)]
-                out[f"{layer}.ffn.experts.{matrix}"] = torch.stack([dequantised(tensors, n) for n in names])
-        elif name.endswith(".weight") and name.removesuffix("weight") + "scale" in tensors:
-            out[name] = dequantised(tensors, name.removesuffix(".weight"))
-        elif not (name.endswith(".scale") and name.removesuffix("scale") + "weight" in tensors):
-            out[name] = tensor.float() if tensor.is_floating_point() else tensor
-    return out
 
 
 def main() -> int:
     sizes = ModelConfig.from_file(CHECKPOINT / "config.json")
-    tensors: dict[str, Tensor] = {}
-    for shard in sorted(CHECKPOINT.glob("*.safetensors")):
-        tensors |= load_file(shard)
+    tensors = read(CHECKPOINT)
     weights = masters(tensors, sizes)
     with np.load(TESTS / "golden" / "logits.npz") as file:
         golden = dict(file)
@@ -73,7 +42,7 @@ def main() -> int:
     mtp_error = np.abs(out.mtp[0].numpy()[golden["mtp_rows"]] - golden["mtp_fp32_plain"]).max()
     print(f"largest difference of a logit: main model {main_error:.1e}, MTP {mtp_error:.1e}")
 
-    again = released(weights)
+    again = export.released(weights)
     matrices = [name.removesuffix(".weight") for name in again if name.removesuffix("weight") + "scale" in again]
     differing = [name for name in matrices if not torch.equal(dequantised(again, name), dequantised(tensors, name))]
     print(f"{len(matrices)} matrices exported again, {len(differing)} with other values {differing[:3]}")

@@ -9,27 +9,27 @@ from . import arithmetic_more, code, copying, lists, long_copies, mixed, small_t
 from . import recall as _recall
 from .core import Context, Example, chat, draw, how_many_turns, prompt, render
 from .grading import correct
-from .recall import recall
+from .recall import CROWD_SHARE, recall
 
-__all__ = ["FAMILIES", "Context", "Example", "correct", "make", "prompt", "recall", "render"]
+__all__ = ["CROWD_SHARE", "FAMILIES", "Context", "Example", "correct", "make", "prompt", "recall", "render"]
 
 # Shares of training tokens.
 FAMILIES: dict[str, float] = {
-    "small_talk": 0.10,
-    "addition": 0.07,
-    "subtraction": 0.07,
+    "small_talk": 0.08,
+    "addition": 0.06,
+    "subtraction": 0.06,
     "word_problem": 0.03,
-    "arithmetic_more": 0.03,
-    "strings": 0.09,
-    "copying": 0.04,
-    "long_copying": 0.10,
-    "recall": 0.20,
-    "code": 0.05,
+    "arithmetic_more": 0.02,
+    "strings": 0.07,
+    "copying": 0.03,
+    "long_copying": 0.15,
+    "recall": 0.26,
+    "code": 0.04,
     "code_output": 0.02,
     "tool_call": 0.08,
     "tool_answer": 0.06,
-    "system": 0.03,
-    "mixed": 0.03,
+    "system": 0.02,
+    "mixed": 0.02,
 }
 
 _Maker = Callable[[str, random.Random, bool], Example]

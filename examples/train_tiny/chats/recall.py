@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .core import Context, Example, Message, assistant, is_held_out, render
 from .phrasing import dressed
-from .recall_facts import PERSON_KINDS, Fact, people_subject, person_fact, thing_fact, ticket_fact
+from .recall_facts import PERSON_KINDS, Fact, Kind, people_subject, person_fact, thing_fact, ticket_fact
 
 ABSENT = "The text does not say."
 _INTRODUCTIONS = (
@@ -26,6 +27,7 @@ _NOTES = (
     "Next part.",
 )
 _CACHE_SIZE = 200_000
+CROWD_SHARE = 0.3  # of training's recall chats
 
 
 class _Counter:
@@ -57,19 +59,27 @@ def make(family: str, rng: random.Random, held_out: bool, context: Context) -> E
     tokens = int(200 * 20 ** (rng.random() ** 1.3))
     most = min(12, 1 + tokens // 120)
     questions = rng.randint(min(4, most), most) if rng.random() < 0.8 else rng.randint(1, most)
-    return recall(rng, held_out=held_out, context=context, tokens=tokens, questions=questions)
+    crowd = rng.random() < CROWD_SHARE
+    return recall(rng, held_out=held_out, context=context, tokens=tokens, questions=questions, crowd=crowd)
 
 
-def recall(rng: random.Random, *, held_out: bool, context: Context, tokens: int, questions: int) -> Example:
+def recall(
+    rng: random.Random, *, held_out: bool, context: Context, tokens: int, questions: int, crowd: bool = False
+) -> Example:
     """A recall chat of `tokens` tokens (at most, and at least 97 % of that) with `questions` questions.
 
-    Where the questions alone would take half of the prompt, there are fewer of them.
+    A few facts, each about somebody or something else, are planted in prose. In a `crowd` there is a fact every 25 to
+    120 tokens, with names and attributes shared among them, so that only both together point to one value. Where the
+    questions alone would take half of the prompt, there are fewer of them.
     """
-    density = 25 * (120 / 25) ** rng.random()
     thinking = rng.random() < 0.15
     questions = max(1, min(questions, tokens // 60))
-    facts = _facts(rng, held_out, count=max(questions, 2, int(tokens / density)))
-    asked = _asked(rng, facts, questions, held_out)
+    if crowd:
+        density = 25 * (120 / 25) ** rng.random()
+        facts = _crowd(rng, held_out, count=max(questions, 2, int(tokens / density)))
+    else:
+        facts = _few(rng, held_out, count=max(2, questions + rng.randint(0, 3)))
+    asked = _asked(rng, facts, questions, held_out, absent=0.1 if crowd else 0.05)
     shape = rng.choice(("user", "user", "user", "system", "turns"))
     introduction = dressed(rng, rng.choice(_INTRODUCTIONS))
     # Between two facts stand whole sentences; the last piece of filler is cut to the word that hits the length.
@@ -79,7 +89,7 @@ def recall(rng: random.Random, *, held_out: bool, context: Context, tokens: int,
     def built(body: list[str]) -> Example:
         return Example("recall", _messages(shape, introduction, body, asked, thinking, parts), thinking)
 
-    while len(lines) > 1 and (fixed := context.count(render(built(lines)))) > tokens:
+    while len(lines) > 1 and context.count(render(built(lines))) > tokens:
         # Too many facts for this length: those nobody asks for go.
         needed = {item.thought for item in asked}
         spare = next((i for i, fact in enumerate(facts) if _thought(fact) not in needed), None)
@@ -91,10 +101,10 @@ def recall(rng: random.Random, *, held_out: bool, context: Context, tokens: int,
         for index in sorted([spare, *range(spare + 4, len(lines), 4)], reverse=True):
             if _thought(facts[index]) not in needed:
                 del lines[index], facts[index]
-    return _filled(rng, context, tokens, lines, fixed, built)
+    return _filled(rng, context, tokens, lines, built)
 
 
-def _filled(rng: random.Random, context: Context, tokens: int, lines: list[str], fixed: int, built) -> Example:
+def _filled(rng: random.Random, context: Context, tokens: int, lines: list[str], built) -> Example:
     """Filler spread evenly between the facts until the target is reached, then cut back to what fits."""
     sentences: list[str] = []
     seed = rng.getrandbits(32)
@@ -104,7 +114,7 @@ def _filled(rng: random.Random, context: Context, tokens: int, lines: list[str],
         return example, context.count(render(example))
 
     # Pieces may cost fewer tokens together than alone, so what is missing is measured again.
-    missing = tokens - fixed
+    missing = tokens - spread()[1]
     while missing > max(1, tokens // 100):
         while missing > 0:
             sentences.append(rng.choice(_sentences(context, rng)))
@@ -149,7 +159,28 @@ def _spread(rng: random.Random, lines: list[str], sentences: list[str]) -> list[
     return body
 
 
-def _facts(rng: random.Random, held_out: bool, count: int) -> list[Fact]:
+def _few(rng: random.Random, held_out: bool, count: int) -> list[Fact]:
+    """Facts of which no two have the same subject."""
+    facts: dict[str, Fact] = {}
+    while len(facts) < count:
+        fact = _any_fact(rng, held_out, lambda: people_subject(rng, held_out), PERSON_KINDS)
+        if fact is not None:
+            facts.setdefault(fact.subject, fact)
+    return list(facts.values())
+
+
+def _any_fact(rng: random.Random, held_out: bool, who: Callable[[], str], kinds: Sequence[Kind]) -> Fact | None:
+    """Mostly about a person, else about a ticket or a thing; None for a thing of the other side of the split."""
+    choice = rng.random()
+    if choice < 0.84:
+        return person_fact(rng, who(), rng.choice(kinds))
+    if choice < 0.90:
+        return ticket_fact(rng, held_out)
+    fact = thing_fact(rng)
+    return fact if is_held_out(fact.subject, 10) == held_out else None
+
+
+def _crowd(rng: random.Random, held_out: bool, count: int) -> list[Fact]:
     """Facts with names and attributes shared among them, so that only both together point to one value."""
     people = list(
         dict.fromkeys(people_subject(rng, held_out) for _ in range(max(2, int(count / rng.uniform(1.2, 3.5)))))
@@ -159,21 +190,16 @@ def _facts(rng: random.Random, held_out: bool, count: int) -> list[Fact]:
     for _ in range(20 * count):
         if len(facts) >= count:
             break
-        choice = rng.random()
-        if choice < 0.84:
-            fact = person_fact(rng, rng.choice(people), rng.choice(kinds))
-        else:
-            fact = ticket_fact(rng, held_out) if choice < 0.90 else thing_fact(rng)
-            if choice >= 0.90 and is_held_out(fact.subject, 10) != held_out:
-                continue
-        facts.setdefault((fact.subject, fact.kind.name), fact)
+        fact = _any_fact(rng, held_out, lambda: rng.choice(people), kinds)
+        if fact is not None:
+            facts.setdefault((fact.subject, fact.kind.name), fact)
     return list(facts.values())
 
 
-def _asked(rng: random.Random, facts: list[Fact], count: int, held_out: bool) -> list[_Asked]:
-    """Questions about facts anywhere in the text; one in ten asks for what is not there."""
+def _asked(rng: random.Random, facts: list[Fact], count: int, held_out: bool, absent: float) -> list[_Asked]:
+    """Questions about facts anywhere in the text; a share of `absent` asks for what is not there."""
     chosen = rng.sample(facts, min(count, len(facts)))
-    return [_absent(rng, facts, held_out) if rng.random() < 0.1 else _present(rng, fact) for fact in chosen]
+    return [_absent(rng, facts, held_out) if rng.random() < absent else _present(rng, fact) for fact in chosen]
 
 
 def _thought(fact: Fact) -> str:

@@ -174,4 +174,6 @@ def ticket_fact(rng: random.Random, held_out: bool) -> Fact:
 
 
 def _fact(rng: random.Random, subject: str, kind: Kind, value: str) -> Fact:
-    return Fact(subject, kind, value, rng.choice(kind.statements).format(s=subject, v=value))
+    # Every second fact is stated as it will be answered: the easiest thing to find again, learned first.
+    statement = kind.statements[0] if rng.random() < 0.5 else rng.choice(kind.statements)
+    return Fact(subject, kind, value, statement.format(s=subject, v=value))
