@@ -80,7 +80,8 @@ def recall(
     else:
         facts = _few(rng, held_out, count=max(2, questions + rng.randint(0, 3)))
     asked = _asked(rng, facts, questions, held_out, absent=0.1 if crowd else 0.05)
-    shape = rng.choice(("user", "user", "user", "system", "turns"))
+    # A further turn costs too much of a short text to hit its length.
+    shape = rng.choice(("user", "user", "user", "system", "turns" if tokens >= 400 else "user"))
     introduction = dressed(rng, rng.choice(_INTRODUCTIONS))
     # Between two facts stand whole sentences; the last piece of filler is cut to the word that hits the length.
     lines = [fact.statement for fact in facts]
@@ -113,29 +114,29 @@ def _filled(rng: random.Random, context: Context, tokens: int, lines: list[str],
         example = built(_spread(random.Random(seed), lines, sentences))
         return example, context.count(render(example))
 
-    # Pieces may cost fewer tokens together than alone, so what is missing is measured again.
+    # Pieces may cost fewer or more tokens together than alone, so what is missing is measured again.
     missing = tokens - spread()[1]
-    while missing > max(1, tokens // 100):
-        while missing > 0:
-            sentences.append(rng.choice(_sentences(context, rng)))
+    while missing > max(4, tokens // 100):
+        while missing > 2:
+            sentences.append(_shortened(context, rng.choice(_sentences(context, rng)), missing))
             missing -= _count(context, sentences[-1])
         missing = tokens - spread()[1]
     example, length = spread()
     while sentences and length > tokens:
-        sentences = _shortened(context, sentences, length - tokens)
+        shorter = _shortened(context, sentences[-1], _count(context, sentences[-1]) - (length - tokens))
+        sentences[-1:] = [shorter] if shorter != sentences[-1] else []
         example, length = spread()
     return example
 
 
-def _shortened(context: Context, sentences: list[str], excess: int) -> list[str]:
-    """Without the words of the last sentence that are too many."""
-    *rest, last = sentences
-    words = last.rstrip(".").split()
-    cost = _count(context, last)
-    if cost <= excess + 3:
-        return rest
-    keep = min(len(words) - 1, int(len(words) * (cost - excess) / cost))
-    return [*rest, " ".join(words[:keep]).rstrip(",;:") + "."] if keep > 1 else rest
+def _shortened(context: Context, sentence: str, tokens: int) -> str:
+    """The sentence, or as many of its first words as take about `tokens` tokens; at least one."""
+    cost = _count(context, sentence)
+    if cost <= tokens:
+        return sentence
+    words = sentence.rstrip(".").split()
+    keep = max(1, int(len(words) * (tokens - 1) / cost))
+    return " ".join(words[:keep]).rstrip(",;:") + "."
 
 
 def _sentences(context: Context, rng: random.Random) -> list[str]:
