@@ -1,8 +1,8 @@
 """Routed experts for many tokens: matrix products over tiles, the tokens of an expert together.
 
-The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 32 pairs of one expert with some
+The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 64 pairs of one expert with some
 rows of its matrix: 32 columns of the weights are decoded into threadgroup memory, then simdgroup matrices take over.
-There are as many threadgroups as tiles can be at most, R / 32 + E of them per stripe of rows, however unevenly the
+There are as many threadgroups as tiles can be at most, R / 64 + E of them per stripe of rows, however unevenly the
 pairs fall.
 
 Tiles are float for float activations. For half and bfloat16 both operands are halves: 11 bits hold all that a
@@ -33,11 +33,13 @@ _STRIPE = 128  # matrix rows of a tile, all matrices together
 
 _BODY = """
     constexpr uint RUNS = K / 32;
-    constexpr uint STRIDE = 40;  // of both tiles: 32 and a gap, so that columns fall into different banks
+    // Rows of both tiles have a gap, so that columns fall into different banks.
+    constexpr uint STRIDE = 40;
+    constexpr uint ACROSS = PAIRS + 8;
     constexpr float UP = sizeof(H) == 2 ? 1024.0f : 1.0f;
     constexpr uint BLOCKS = BN / (8 * SIMDGROUPS);  // of 8 rows, per simdgroup and matrix
     {table}
-    // Weights [MATRICES * BN][STRIDE] and activations [32][STRIDE]; at the end, results [BN][PAIRS + 1].
+    // Weights [MATRICES * BN][STRIDE] and activations [32][ACROSS]; at the end, results of 32 pairs [BN][33].
     threadgroup float4 aligned_pool[POOL / 4];
     threadgroup float* pool = (threadgroup float*)aligned_pool;
     threadgroup H* ws = (threadgroup H*)pool;
@@ -53,6 +55,7 @@ _BODY = """
       }}
       uint first = starts[expert] + (tile - tiles[expert]) * PAIRS;
       uint count = metal::min(uint(PAIRS), starts[expert + 1] - first);
+      uint filled = (count + 7) / 8;  // blocks of pairs that there is something to multiply with
       simdgroup_matrix<float, 8, 8> sums[MATRICES][BLOCKS][PAIRS / 8];
       #pragma unroll
       for (uint m = 0; m < MATRICES; m++) {{
@@ -82,22 +85,29 @@ _BODY = """
           for (uint c = 0; c < 8; c++) {{ values[c] = 0.0f; }}
           if (p < count) {{ load_8(x + size_t({row}) * K + 32 * run + j, values); }}
           #pragma unroll
-          for (uint c = 0; c < 8; c++) {{ xs[(j + c) * STRIDE + p] = static_cast<H>(values[c]); }}
+          for (uint c = 0; c < 8; c++) {{ xs[(j + c) * ACROSS + p] = static_cast<H>(values[c]); }}
         }}
         threadgroup_barrier(mem_flags::mem_threadgroup);
         for (uint k = 0; k < 32; k += 8) {{
-          simdgroup_matrix<H, 8, 8> right[PAIRS / 8];
-          #pragma unroll
-          for (uint p = 0; p < PAIRS / 8; p++) {{ simdgroup_load(right[p], xs + k * STRIDE + 8 * p, STRIDE); }}
+          simdgroup_matrix<H, 8, 8> left[MATRICES][BLOCKS];
           #pragma unroll
           for (uint m = 0; m < MATRICES; m++) {{
             #pragma unroll
             for (uint b = 0; b < BLOCKS; b++) {{
-              simdgroup_matrix<H, 8, 8> left;
-              simdgroup_load(left, ws + (m * BN + 8 * (simdgroup * BLOCKS + b)) * STRIDE + k, STRIDE);
+              simdgroup_load(left[m][b], ws + (m * BN + 8 * (simdgroup * BLOCKS + b)) * STRIDE + k, STRIDE);
+            }}
+          }}
+          #pragma unroll
+          for (uint p = 0; p < PAIRS / 8; p++) {{
+            if (p < filled) {{
+              simdgroup_matrix<H, 8, 8> right;
+              simdgroup_load(right, xs + k * ACROSS + 8 * p, ACROSS);
               #pragma unroll
-              for (uint p = 0; p < PAIRS / 8; p++) {{
-                simdgroup_multiply_accumulate(sums[m][b][p], left, right[p], sums[m][b][p]);
+              for (uint m = 0; m < MATRICES; m++) {{
+                #pragma unroll
+                for (uint b = 0; b < BLOCKS; b++) {{
+                  simdgroup_multiply_accumulate(sums[m][b][p], left[m][b], right, sums[m][b][p]);
+                }}
               }}
             }}
           }}
@@ -105,20 +115,25 @@ _BODY = """
         threadgroup_barrier(mem_flags::mem_threadgroup);
       }}
       #pragma unroll
-      for (uint b = 0; b < BLOCKS; b++) {{
+      for (uint some = 0; some < PAIRS; some += 32) {{
+        if (some > 0) {{ threadgroup_barrier(mem_flags::mem_threadgroup); }}
         #pragma unroll
-        for (uint p = 0; p < PAIRS / 8; p++) {{
-          {combine}
-          simdgroup_store(sums[0][b][p], pool + 8 * (simdgroup * BLOCKS + b) * (PAIRS + 1) + 8 * p, PAIRS + 1);
+        for (uint b = 0; b < BLOCKS; b++) {{
+          #pragma unroll
+          for (uint p = some / 8; p < some / 8 + 4; p++) {{
+            {combine}
+            simdgroup_store(sums[0][b][p], pool + 8 * (simdgroup * BLOCKS + b) * 33 + 8 * p - some, 33);
+          }}
         }}
-      }}
-      threadgroup_barrier(mem_flags::mem_threadgroup);
-      for (uint i = thread_number; i < count * BN; i += 32 * SIMDGROUPS) {{
-        uint p = i / BN;
-        uint row = i % BN;
-        if (row0 + row < N) {{
-          float value = pool[row * (PAIRS + 1) + p];
-          {write}
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        uint stop = metal::min(count, some + 32);
+        for (uint i = thread_number + some * BN; i < stop * BN; i += 32 * SIMDGROUPS) {{
+          uint p = i / BN;
+          uint row = i % BN;
+          if (row0 + row < N) {{
+            float value = pool[row * 33 + p - some];
+            {write}
+          }}
         }}
       }}
     }}
@@ -147,7 +162,7 @@ def _launch(x: mx.array, order: mx.array, matrix: mx.array, *, slots: int, matri
     experts, rows = matrix.shape[:2]
     half = x.dtype != mx.float32
     stripe, pairs = _STRIPE // matrices, order.size
-    words = -(-max((_STRIPE + 32) * 40 // (2 if half else 1), stripe * (PAIRS + 1)) // 4) * 4
+    words = -(-max((_STRIPE * 40 + 32 * (PAIRS + 8)) // (2 if half else 1), stripe * 33) // 4) * 4
     most_tiles = pairs // PAIRS + min(experts, pairs)
     template: list[tuple[str, TemplateValue]] = [
         ("T", x.dtype),

@@ -1,11 +1,17 @@
 """How fast the kernels of routed experts are at DeepSeek V4 Flash's sizes; run it on the GPU in question.
 
-    python tests/kernels/bench_experts.py [--rows-only | --tiles-only]
+    python tests/kernels/bench_experts.py [PART ...]
 
-Prints two Markdown tables, each beside MLX's own `gather_qmm`:
-1 token x 6 experts, in GB of weights per second and as a share of what copying reaches, and 2,048 tokens x 6 experts in
-TFLOP/s. All 256 experts are in memory and calls rotate over them, so that caches cannot flatter; many calls are queued
-before the clock is read.
+Parts, all of them if none is named:
+    rows       1 token x 6 experts, in GB of weights per second and as a share of what copying reaches
+    tiles      2,048 tokens x 6 experts, in TFLOP/s
+    encoders   quantising a matrix, in weights per second
+    mlx-rows   as rows, through MLX's own `gather_qmm`
+    mlx-tiles  as tiles, through `gather_qmm`
+
+Each prints a Markdown table. All 256 experts are in memory and calls rotate over them, so that caches cannot flatter;
+many calls are queued before the clock is read. `host` is the part of a call's time after which everything was queued:
+where it is nearly all of it, Python and MLX were the limit and not the GPU.
 """
 
 from __future__ import annotations
@@ -15,20 +21,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from ds4_mlx.kernels import Kernel
-from ds4_mlx.kernels.expert_plan import plan
+from ds4_mlx.kernels.expert_plan import Plan, plan
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.runs import lookup
 from ds4_mlx.quant import get_format
+from ds4_mlx.quant.encoders import encode
 
 EXPERTS, SLOTS, WIDTH, INNER = 256, 6, 4096, 2048
 LIMIT = mx.array(10.0)
 _SHAPES = {"gate_up": (EXPERTS, INNER, WIDTH), "down": (EXPERTS, WIDTH, INNER)}
+_MATRICES = {"gate_up": 2, "down": 1}
 
 
 def random_matrices(name: str, shape: tuple[int, ...]) -> list[mx.array]:
@@ -46,17 +56,21 @@ def random_matrices(name: str, shape: tuple[int, ...]) -> list[mx.array]:
     return arrays
 
 
-def seconds(calls: Callable[[], list[mx.array]], repeats: int = 5) -> float:
-    """The best of `repeats` times that evaluating what `calls` returns takes; once before to compile."""
+def timed(calls: Callable[[], list[mx.array]], repeats: int = 5) -> tuple[float, float]:
+    """Seconds that evaluating what `calls` returns takes, best of `repeats`, and how many of them until all was queued.
+
+    Evaluated once before, to compile.
+    """
     mx.eval(calls())
-    best = float("inf")
+    best = float("inf"), float("inf")
     for _ in range(repeats):
         outputs = calls()
         mx.synchronize()
         start = time.perf_counter()
-        mx.eval(outputs)
+        mx.async_eval(outputs)
+        queued = time.perf_counter() - start
         mx.synchronize()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, (time.perf_counter() - start, queued))
     return best
 
 
@@ -64,7 +78,7 @@ def copy_rate() -> float:
     """Bytes read and written per second by an elementwise operation on 2 GB."""
     x = mx.zeros(1 << 29, dtype=mx.float32)
     mx.eval(x)
-    return 2 * x.nbytes / seconds(lambda: [x + 1])
+    return 2 * x.nbytes / timed(lambda: [x + 1])[0]
 
 
 def token_routes(count: int) -> Iterator[mx.array]:
@@ -73,40 +87,44 @@ def token_routes(count: int) -> Iterator[mx.array]:
         yield mx.array([[(i * SLOTS + s) * 37 % EXPERTS for s in range(SLOTS)]], dtype=mx.uint32)
 
 
-def token_calls(role: str, name: str, call: Callable[[mx.array, mx.array], mx.array]) -> tuple[float, float]:
-    """Seconds per call and bytes of weights per second for one token; `call` takes activations and routes."""
-    count = 128
-    routes = list(token_routes(count))
-    x = mx.random.normal((1, WIDTH) if role == "gate_up" else (SLOTS, INNER)).astype(mx.bfloat16)
-    mx.eval(x, routes)
-    matrices = 2 if role == "gate_up" else 1
-    nbytes = SLOTS * matrices * WIDTH * INNER * get_format(name).bits_per_weight / 8 if name in _OURS else 0
-    each = seconds(lambda: [call(x, r) for r in routes]) / count
-    return each, nbytes / each
-
-
 _OURS = ("iq2_xxs", "q2_k", "q4_k", "mxfp4")
+_CALLS = 128
 
 
-def our_row_call(kernel: Kernel, arrays: list[mx.array], role: str, x: mx.array, routes: mx.array) -> mx.array:
-    """One call of a kernel for few tokens."""
+def print_rows(label: str, name: str, nbytes: float, rate: float, call: Callable[[mx.array], list[mx.array]]) -> None:
+    """A line of the table for one token; `call` takes the routes."""
+    routes = list(token_routes(_CALLS))
+    mx.eval(routes)
+    each, host = (t / _CALLS for t in timed(lambda: [output for r in routes for output in call(r)]))
+    bandwidth = nbytes / each
+    print(
+        f"| {label} | {name} | {each * 1e6:.1f} | {host * 1e6:.1f} | {bandwidth / 1e9:,.0f} | {bandwidth / rate:.0%} |"
+    )
+
+
+def our_row_call(kernel: Kernel, arrays: list[mx.array], role: str) -> Callable[[mx.array], list[mx.array]]:
+    """Calls of a kernel for few tokens, by routes."""
+    x = mx.random.normal((1, WIDTH) if role == "gate_up" else (SLOTS, INNER)).astype(mx.bfloat16)
     weights = mx.full((1, SLOTS), 0.25)
-    inputs = [x, routes, weights, LIMIT, *arrays] if role == "gate_up" else [x, routes, *arrays]
-    return kernel(*inputs)[0]
+    mx.eval(x, weights)
+    if role == "gate_up":
+        return lambda routes: kernel(x, routes, weights, LIMIT, *arrays)
+    return lambda routes: kernel(x, routes, *arrays)
 
 
-def mlx_row_call(arrays: list, mode: dict, x: mx.array, routes: mx.array) -> mx.array:
+def mlx_row_call(arrays: list, mode: dict, role: str) -> Callable[[mx.array], list[mx.array]]:
     """The same products through MLX."""
-    x = mx.unflatten(mx.broadcast_to(x, (SLOTS, x.shape[-1])), 0, (SLOTS, 1))
-    index = routes.flatten()
-    options: dict[str, Any] = {"rhs_indices": index, "transpose": True, **mode}
-    return mx.concatenate([mx.gather_qmm(x, *matrix, **options) for matrix in arrays])
+    x = mx.random.normal((1, 1, WIDTH) if role == "gate_up" else (SLOTS, 1, INNER)).astype(mx.bfloat16)
+    x = mx.contiguous(mx.broadcast_to(x, (SLOTS, *x.shape[1:])))
+    mx.eval(x)
+    options: dict[str, Any] = {"transpose": True, **mode}
+    return lambda routes: [mx.gather_qmm(x, *matrix, rhs_indices=routes.flatten(), **options) for matrix in arrays]
 
 
 def mlx_weights(role: str, mode: dict) -> list[list[mx.array]]:
     """Quantised matrices of MLX for `role`."""
     made = []
-    for _ in range(2 if role == "gate_up" else 1):
+    for _ in range(_MATRICES[role]):
         shape = _SHAPES[role]
         pieces = [
             mx.quantize(mx.random.normal((16, *shape[1:])).astype(mx.bfloat16) * 0.02, **mode)
@@ -123,28 +141,35 @@ MLX_MODES = {
 }
 
 
-def rows_table() -> None:
-    """1 token x 6 experts."""
+def rows_head() -> float:
+    """The head of the table for one token; returns the rate of copying."""
     rate = copy_rate()
-    print(f"copying: {rate / 1e9:,.0f} GB/s\n")
-    print("| 1 token x 6 experts | weights | us | GB/s | of copying |\n|---|---|---|---|---|")
-    for role, make in (("gate_up", gate_up_kernel), ("down", down_kernel)):
-        for name in _OURS:
-            matrices = [random_matrices(name, _SHAPES[role]) for _ in range(2 if role == "gate_up" else 1)]
-            arrays = [a for matrix in matrices for a in matrix] + lookup(name)
-            for label, kernel in (("", make(name)), *simple_forms(make(name), name)):
-                each, bandwidth = token_calls(role, name, partial(our_row_call, kernel, arrays, role))
-                print(
-                    f"| {role}{label} | {name} | {each * 1e6:.1f} | {bandwidth / 1e9:,.0f} | {bandwidth / rate:.0%} |"
-                )
-        for name, mode in MLX_MODES.items():
+    print(f"\ncopying: {rate / 1e9:,.0f} GB/s\n")
+    print("| 1 token x 6 experts | weights | us | host us | GB/s | of copying |\n|---|---|---|---|---|---|")
+    return rate
+
+
+def rows_table() -> None:
+    """1 token x 6 experts. What the q2 profile uses comes first."""
+    rate = rows_head()
+    roles = {"gate_up": gate_up_kernel, "down": down_kernel}
+    first = [("gate_up", "iq2_xxs"), ("down", "q2_k")]
+    for role, name in [*first, *((r, n) for r in roles for n in _OURS if (r, n) not in first)]:
+        arrays = [a for _ in range(_MATRICES[role]) for a in random_matrices(name, _SHAPES[role])]
+        nbytes = sum(a.nbytes for a in arrays) * SLOTS / EXPERTS
+        kernel = roles[role](name)
+        for label, form in (("", kernel), *simple_forms(kernel, name)):
+            print_rows(role + label, name, nbytes, rate, our_row_call(form, arrays + lookup(name), role))
+
+
+def mlx_rows_table() -> None:
+    """1 token x 6 experts through MLX."""
+    rate = rows_head()
+    for name, mode in MLX_MODES.items():
+        for role in _SHAPES:
             quantized = mlx_weights(role, mode)
             nbytes = sum(a.nbytes for matrix in quantized for a in matrix) * SLOTS / EXPERTS
-            each, _ = token_calls(role, name, partial(mlx_row_call, quantized, mode))
-            bandwidth = nbytes / each
-            print(
-                f"| {role}, gather_qmm | {name} | {each * 1e6:.1f} | {bandwidth / 1e9:,.0f} | {bandwidth / rate:.0%} |"
-            )
+            print_rows(f"{role}, gather_qmm", name, nbytes, rate, mlx_row_call(quantized, mode, role))
 
 
 # The decoding without tricks: signs by selection, bytes and codes converted to float.
@@ -202,42 +227,95 @@ def mlx_tiles_call(rows: mx.array, index: mx.array, matrices: list, mode: dict) 
     return [mx.gather_qmm(rows[:, None], *matrix, **options) for matrix in matrices]
 
 
-def tiles_table(tokens: int = 2048) -> None:
-    """Many tokens."""
-    print(f"\n| {tokens:,} tokens x 6 experts | weights | ms | TFLOP/s |\n|---|---|---|---|")
-    experts = mx.argsort(mx.random.uniform(shape=(tokens, EXPERTS)), axis=-1)[:, :SLOTS].astype(mx.uint32)
-    weights = mx.full((tokens, SLOTS), 0.25)
-    planned = plan(experts, EXPERTS)
-    mx.eval(experts, weights, planned)
-    for role, make in (("gate_up", tile_gate_up_kernel), ("down", tile_down_kernel)):
-        matrices = 2 if role == "gate_up" else 1
-        flop = 2 * tokens * SLOTS * matrices * WIDTH * INNER
-        x = mx.random.normal((tokens, WIDTH) if role == "gate_up" else (tokens * SLOTS, INNER)).astype(mx.bfloat16)
-        mx.eval(x)
-        for name in _OURS:
-            arrays = [a for _ in range(matrices) for a in random_matrices(name, _SHAPES[role])] + lookup(name)
-            inputs = [x, weights, LIMIT, *planned, *arrays] if role == "gate_up" else [x, *planned, *arrays]
-            each = seconds(partial(repeated, make(name), inputs)) / _REPEATS
-            print(f"| {role} | {name} | {each * 1e3:.2f} | {flop / each / 1e12:.1f} |")
-        order = planned.order
-        rows = x[order // SLOTS] if role == "gate_up" else x
-        index = experts.flatten()[order]
-        for name, mode in MLX_MODES.items():
-            made = mlx_weights(role, mode)
+_TOKENS = 2048
 
-            each = seconds(partial(mlx_tiles_call, rows, index, made, mode), repeats=3)
-            print(f"| {role}, gather_qmm | {name} | {each * 1e3:.2f} | {flop / each / 1e12:.1f} |")
+
+class Prefill(NamedTuple):
+    """Routes of many tokens and what is multiplied: experts uint32 [T, 6], their plan, x [T, K] or inner [T * 6, K]."""
+
+    experts: mx.array
+    planned: Plan
+    x: mx.array
+    flop: int
+
+    @classmethod
+    def of(cls, role: str) -> Prefill:
+        """Every token goes to 6 experts of its own."""
+        chosen = np.argsort(np.random.default_rng(0).random((_TOKENS, EXPERTS)), axis=-1)[:, :SLOTS]
+        experts = mx.array(chosen.astype(np.uint32))
+        x = mx.random.normal((_TOKENS, WIDTH) if role == "gate_up" else (_TOKENS * SLOTS, INNER)).astype(mx.bfloat16)
+        made = cls(experts, plan(experts, EXPERTS), x, 2 * _TOKENS * SLOTS * _MATRICES[role] * WIDTH * INNER)
+        mx.eval(made.experts, made.planned, made.x)
+        return made
+
+
+def print_tiles(label: str, name: str, flop: int, each: float) -> None:
+    """A line of the table for many tokens."""
+    print(f"| {label} | {name} | {each * 1e3:.2f} | {flop / each / 1e12:.1f} |")
+
+
+def tiles_head() -> None:
+    """The head of the table for many tokens."""
+    print(f"\n| {_TOKENS:,} tokens x 6 experts | weights | ms | TFLOP/s |\n|---|---|---|---|")
+
+
+def tiles_table() -> None:
+    """Many tokens."""
+    tiles_head()
+    weights = mx.full((_TOKENS, SLOTS), 0.25)
+    roles = {"gate_up": tile_gate_up_kernel, "down": tile_down_kernel}
+    first = [("gate_up", "iq2_xxs"), ("down", "q2_k")]
+    for role, name in [*first, *((r, n) for r in roles for n in _OURS if (r, n) not in first)]:
+        work = Prefill.of(role)
+        arrays = [a for _ in range(_MATRICES[role]) for a in random_matrices(name, _SHAPES[role])] + lookup(name)
+        rest = [*work.planned, *arrays]
+        inputs = [work.x, weights, LIMIT, *rest] if role == "gate_up" else [work.x, *rest]
+        each = timed(partial(repeated, roles[role](name), inputs))[0] / _REPEATS
+        print_tiles(role, name, work.flop, each)
+
+
+def mlx_tiles_table() -> None:
+    """Many tokens through MLX."""
+    tiles_head()
+    for name, mode in MLX_MODES.items():
+        for role in _SHAPES:
+            work, made = Prefill.of(role), mlx_weights(role, mode)
+            order = work.planned.order
+            rows = work.x[order // SLOTS] if role == "gate_up" else work.x
+            index = work.experts.flatten()[order]
+            mx.eval(rows, index)
+            each, _ = timed(partial(mlx_tiles_call, rows, index, made, mode), repeats=2)
+            print_tiles(f"{role}, gather_qmm", name, work.flop, each)
+
+
+def encoders_table() -> None:
+    """One matrix of an expert, with an importance."""
+    print("\n| quantising 2048 x 4096 | s | million weights/s |\n|---|---|---|")
+    matrix, importance = mx.random.normal((INNER, WIDTH)) * 0.02, mx.random.uniform(0.1, 1.0, (WIDTH,))
+    mx.eval(matrix, importance)
+    for name in ("iq2_xxs", "q2_k"):
+        encode(name, matrix[:64], importance)
+        start = time.perf_counter()
+        encode(name, matrix, importance)  # evaluated within
+        taken = time.perf_counter() - start
+        print(f"| {name} | {taken:.2f} | {matrix.size / taken / 1e6:,.1f} |")
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "rows": rows_table,
+    "tiles": tiles_table,
+    "encoders": encoders_table,
+    "mlx-rows": mlx_rows_table,
+    "mlx-tiles": mlx_tiles_table,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows-only", action="store_true", help="one token only")
-    parser.add_argument("--tiles-only", action="store_true", help="2,048 tokens only")
-    options = parser.parse_args()
-    if not options.tiles_only:
-        rows_table()
-    if not options.rows_only:
-        tiles_table()
+    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help=f"one of {', '.join(PARTS)}")
+    print(f"MLX {version('mlx')}, {mx.device_info().get('device_name', mx.default_device())}")
+    for part in parser.parse_args().parts or PARTS:
+        PARTS[part]()
 
 
 if __name__ == "__main__":
