@@ -1,8 +1,8 @@
 """Routed experts for many tokens: matrix products over tiles, the tokens of an expert together.
 
-The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 64 pairs of one expert with some
+The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 32 pairs of one expert with some
 rows of its matrix: 32 columns of the weights are decoded into threadgroup memory, then simdgroup matrices take over.
-There are as many threadgroups as tiles can be at most, R / 64 + E of them per stripe of rows, however unevenly the
+There are as many threadgroups as tiles can be at most, R / 32 + E of them per stripe of rows, however unevenly the
 pairs fall.
 
 Tiles are float for float activations. For half and bfloat16 both operands are halves: 11 bits hold all that a
@@ -39,7 +39,7 @@ _BODY = """
     constexpr float UP = sizeof(H) == 2 ? 1024.0f : 1.0f;
     constexpr uint BLOCKS = BN / (8 * SIMDGROUPS);  // of 8 rows, per simdgroup and matrix
     {table}
-    // Weights [MATRICES * BN][STRIDE] and activations [32][ACROSS]; at the end, results of 32 pairs [BN][33].
+    // Weights [MATRICES * BN][STRIDE] and activations [32][ACROSS]; at the end, results [BN][PAIRS + 1].
     threadgroup float4 aligned_pool[POOL / 4];
     threadgroup float* pool = (threadgroup float*)aligned_pool;
     threadgroup H* ws = (threadgroup H*)pool;
@@ -88,6 +88,7 @@ _BODY = """
           for (uint c = 0; c < 8; c++) {{ xs[(j + c) * ACROSS + p] = static_cast<H>(values[c]); }}
         }}
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        #pragma unroll
         for (uint k = 0; k < 32; k += 8) {{
           simdgroup_matrix<H, 8, 8> left[MATRICES][BLOCKS];
           #pragma unroll
@@ -115,25 +116,20 @@ _BODY = """
         threadgroup_barrier(mem_flags::mem_threadgroup);
       }}
       #pragma unroll
-      for (uint some = 0; some < PAIRS; some += 32) {{
-        if (some > 0) {{ threadgroup_barrier(mem_flags::mem_threadgroup); }}
+      for (uint b = 0; b < BLOCKS; b++) {{
         #pragma unroll
-        for (uint b = 0; b < BLOCKS; b++) {{
-          #pragma unroll
-          for (uint p = some / 8; p < some / 8 + 4; p++) {{
-            {combine}
-            simdgroup_store(sums[0][b][p], pool + 8 * (simdgroup * BLOCKS + b) * 33 + 8 * p - some, 33);
-          }}
+        for (uint p = 0; p < PAIRS / 8; p++) {{
+          {combine}
+          simdgroup_store(sums[0][b][p], pool + 8 * (simdgroup * BLOCKS + b) * (PAIRS + 1) + 8 * p, PAIRS + 1);
         }}
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        uint stop = metal::min(count, some + 32);
-        for (uint i = thread_number + some * BN; i < stop * BN; i += 32 * SIMDGROUPS) {{
-          uint p = i / BN;
-          uint row = i % BN;
-          if (row0 + row < N) {{
-            float value = pool[row * 33 + p - some];
-            {write}
-          }}
+      }}
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      for (uint i = thread_number; i < count * BN; i += 32 * SIMDGROUPS) {{
+        uint p = i / BN;
+        uint row = i % BN;
+        if (row0 + row < N) {{
+          float value = pool[row * (PAIRS + 1) + p];
+          {write}
         }}
       }}
     }}
@@ -162,7 +158,7 @@ def _launch(x: mx.array, order: mx.array, matrix: mx.array, *, slots: int, matri
     experts, rows = matrix.shape[:2]
     half = x.dtype != mx.float32
     stripe, pairs = _STRIPE // matrices, order.size
-    words = -(-max((_STRIPE * 40 + 32 * (PAIRS + 8)) // (2 if half else 1), stripe * 33) // 4) * 4
+    words = -(-max((_STRIPE * 40 + 32 * (PAIRS + 8)) // (2 if half else 1), stripe * (PAIRS + 1)) // 4) * 4
     most_tiles = pairs // PAIRS + min(experts, pairs)
     template: list[tuple[str, TemplateValue]] = [
         ("T", x.dtype),

@@ -68,7 +68,7 @@ class TestOnce:
     """What does not depend on format and dtype."""
 
     rows = Sizes(5, 2, 3, 256, 17)
-    tiles = Sizes(PAIRS - 7, 2, 2, 256, 17)  # an expert's results are written in two rounds
+    tiles = Sizes(PAIRS - 7, 2, 2, 256, 17)  # an expert has pairs for several blocks of 8
 
     def sizes(self, kernels: dict) -> Sizes:
         return self.rows if kernels is ROWS else self.tiles
