@@ -56,13 +56,14 @@ def tokenise(path: Path, tokenizer: Tokenizer) -> Corpus:
 class RowMaker:
     """Makes rows; one per worker process."""
 
-    def __init__(self, tokenizer: Tokenizer, corpus: Corpus) -> None:
+    def __init__(self, tokenizer: Tokenizer, corpus: Corpus, mixture: str = "first") -> None:
         self._tokenizer, self._corpus = tokenizer, corpus
         self.context = chats.Context(filler=corpus.filler, count=self._count)
         self._assistant = tokenizer.token_to_id(ASSISTANT)
         self._eos = 1
-        self._families = list(chats.FAMILIES)
-        self._chances = [share / self._tokens_of(family) for family, share in chats.FAMILIES.items()]
+        shares = chats.MIXTURES[mixture]
+        self._families = list(shares)
+        self._chances = [share / self._tokens_of(family) for family, share in shares.items()]
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -134,9 +135,9 @@ class RowMaker:
 _maker: RowMaker | None = None
 
 
-def _start_worker(tokenizer_path: str, corpus: Corpus) -> None:
+def _start_worker(tokenizer_path: str, corpus: Corpus, mixture: str) -> None:
     global _maker  # noqa: PLW0603 - what a worker process keeps
-    _maker = RowMaker(Tokenizer.from_file(tokenizer_path), corpus)
+    _maker = RowMaker(Tokenizer.from_file(tokenizer_path), corpus, mixture)
 
 
 def _make(number: int, *, seed: int, rows: int, length: int) -> Batch:
@@ -145,9 +146,17 @@ def _make(number: int, *, seed: int, rows: int, length: int) -> Batch:
 
 
 def batches(
-    tokenizer_path: Path, corpus: Corpus, numbers: range, *, seed: int, rows: int, length: int, workers: int
+    tokenizer_path: Path,
+    corpus: Corpus,
+    numbers: range,
+    *,
+    mixture: str,
+    seed: int,
+    rows: int,
+    length: int,
+    workers: int,
 ) -> Iterator[Batch]:
     """The batches of `numbers` in order, made by `workers` processes."""
     context = multiprocessing.get_context("fork")
-    with context.Pool(workers, _start_worker, (str(tokenizer_path), corpus)) as pool:
+    with context.Pool(workers, _start_worker, (str(tokenizer_path), corpus, mixture)) as pool:
         yield from pool.imap(partial(_make, seed=seed, rows=rows, length=length), numbers)

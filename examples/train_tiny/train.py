@@ -18,6 +18,7 @@ import released
 import torch
 from attention import CHOSEN, EVERYTHING, Mode, documents
 from batches import Corpus, RowMaker, batches, tokenise
+from chats import MIXTURES
 from examinations import Paper, chat_papers, examine, prose_paper, recall_papers
 from model_config import CONFIG
 from network import Network, Output
@@ -29,23 +30,19 @@ from weights import form, initial
 from ds4_mlx.config import ModelConfig
 
 HERE = Path(__file__).parent
-SEED = 4
-
-DENSE_UNTIL = 0.4  # share of steps with attention to every entry
-RELEASED_FROM = 0.75  # share of steps after which weights are rounded as released
-WARM_UP, CONSTANT_UNTIL, LAST_RATE = 0.01, 0.4, 0.02
+LAST_RATE = 0.02  # of the peak
 MTP_WEIGHT = 0.3
 BALANCE_RATE = 0.001  # how fast router biases follow the experts' load
 
 
-def rate_at(progress: float, peak: float) -> float:
+def rate_at(progress: float, options: argparse.Namespace) -> float:
     """Warm-up, plateau, straight decay; `progress` from 0 to 1."""
-    if progress < WARM_UP:
-        return peak * progress / WARM_UP
-    if progress < CONSTANT_UNTIL:
-        return peak
-    left = (1 - progress) / (1 - CONSTANT_UNTIL)
-    return peak * (LAST_RATE + (1 - LAST_RATE) * left)
+    if progress < options.warm_up:
+        return options.rate * progress / options.warm_up
+    if progress < options.constant_until:
+        return options.rate
+    left = (1 - progress) / (1 - options.constant_until)
+    return options.rate * (LAST_RATE + (1 - LAST_RATE) * left)
 
 
 def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -67,7 +64,7 @@ class Run:
         self.corpus = tokenise(build / "corpus" / "train.jsonl", tokenizer)
         held_out = tokenise(build / "corpus" / "held_out.jsonl", tokenizer)
         maker = RowMaker(tokenizer, self.corpus)
-        sample = maker.batch(-1, seed=SEED, rows=100, length=options.length)
+        sample = maker.batch(-1, seed=options.seed, rows=100, length=options.length)
         weight = sample.weights.astype(np.float64).ravel()
         counts = torch.from_numpy(np.bincount(sample.ids.ravel(), weight, self.sizes.vocab_size)).float()
         self.papers = self._papers(maker, held_out)
@@ -75,7 +72,7 @@ class Run:
         compiled = self.device == "cuda"
         self.network = Network(self.sizes, compiled=compiled)
         self._loss = torch.compile(weighted_loss, dynamic=False) if compiled else weighted_loss
-        start = initial(self.sizes, SEED, counts)
+        start = initial(self.sizes, options.seed, counts)
         if options.start:
             loaded = released.masters(released.read(options.start), self.sizes)
             start |= {name: w for name, w in loaded.items() if not (options.anew and options.anew in name)}
@@ -104,7 +101,8 @@ class Run:
             self.tokenizer_path,
             self.corpus,
             numbers,
-            seed=SEED,
+            mixture=options.mixture,
+            seed=options.seed,
             rows=options.rows,
             length=options.length,
             workers=options.workers,
@@ -129,7 +127,7 @@ class Run:
                     step=self.step,
                     tokens=self.step * options.rows * options.length,
                     seconds=round(self.seconds, 1),
-                    rate=round(rate_at(progress, options.rate), 5),
+                    rate=round(rate_at(progress, options), 5),
                     lm=values[0],
                     mtp=values[1],
                     index=values[2],
@@ -139,7 +137,7 @@ class Run:
                 sums.zero_()
                 since = 0
             if self.step % options.examine_every == 0:
-                self.examine(released=progress >= RELEASED_FROM)
+                self.examine(released=progress >= self.options.released_from)
             if time.monotonic() - saved > options.save_seconds:
                 self.save()
                 saved = time.monotonic()
@@ -150,15 +148,15 @@ class Run:
     def _one_step(self, batch, progress: float) -> tuple[Output, Tensor]:
         ids = torch.from_numpy(batch.ids.astype(np.int64)).to(self.device, non_blocking=True)
         weight = torch.from_numpy(batch.weights.astype(np.float32)).to(self.device, non_blocking=True)
-        attend = torch.tensor(EVERYTHING if progress < DENSE_UNTIL else CHOSEN, device=self.device)
-        weights = form(self.masters, released=progress >= RELEASED_FROM)
+        attend = torch.tensor(EVERYTHING if progress < self.options.dense_until else CHOSEN, device=self.device)
+        weights = form(self.masters, released=progress >= self.options.released_from)
         out = self.network(weights, ids[:, :-2], Mode(attend), ids[:, 1:-1], documents(ids))
         lm = self._loss(out.logits, ids[:, 1:-1], weight[:, 1:-1])
         mtp = self._loss(out.mtp, ids[:, 2:], weight[:, 2:])
         (lm + MTP_WEIGHT * mtp + out.index_loss).backward()
         with torch.no_grad():
             grad = self.masters["head.weight"].grad.norm()
-        rate = rate_at(progress, self.options.rate)
+        rate = rate_at(progress, self.options)
         for group in self.adam.param_groups:
             group["lr"] = rate * group["relative"]
         self.adam.step()
@@ -216,7 +214,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=HERE / "build" / "run", help="the run's folder: state and log")
     parser.add_argument("--start", type=Path, help="a released checkpoint to begin with instead of random weights")
     parser.add_argument("--anew", metavar="PART", help="weights with this in their name begin at random all the same")
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument(
         "--seconds",
         type=float,
@@ -225,6 +223,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8, help="rows per step; with 15 the streams collapse (README)")
     parser.add_argument("--length", type=int, default=4352, help="tokens per row, a multiple of 128")
     parser.add_argument("--rate", type=float, default=0.015, help="Muon's peak learning rate")
+    shares = parser.add_argument_group("shares of the run", "0 to 1")
+    shares.add_argument("--warm-up", type=float, default=0.01, help="up to which the rate rises")
+    shares.add_argument("--constant-until", type=float, default=0.4, help="from which it falls to a fiftieth")
+    shares.add_argument("--dense-until", type=float, default=0.4, help="up to which attention sees every entry")
+    shares.add_argument("--released-from", type=float, default=0.75, help="from which weights are rounded as released")
+    parser.add_argument("--mixture", choices=MIXTURES, default="first", help="shares of the kinds of chats")
+    parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--examples", type=int, default=150, help="held-out chats of each family in an examination")
     parser.add_argument("--log-every", type=int, default=20)

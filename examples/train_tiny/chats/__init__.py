@@ -11,9 +11,9 @@ from .core import Context, Example, chat, draw, how_many_turns, prompt, render
 from .grading import correct
 from .recall import CROWD_SHARE, recall
 
-__all__ = ["CROWD_SHARE", "FAMILIES", "Context", "Example", "correct", "make", "prompt", "recall", "render"]
+__all__ = ["CROWD_SHARE", "FAMILIES", "MIXTURES", "Context", "Example", "correct", "make", "prompt", "recall", "render"]
 
-# Shares of training tokens.
+# Shares of training tokens. The first run learns by these to look back far; the last one practises exact answers.
 FAMILIES: dict[str, float] = {
     "small_talk": 0.08,
     "addition": 0.06,
@@ -31,6 +31,22 @@ FAMILIES: dict[str, float] = {
     "system": 0.02,
     "mixed": 0.02,
 }
+
+FINISH: dict[str, float] = FAMILIES | {
+    "small_talk": 0.06,
+    "addition": 0.10,
+    "subtraction": 0.10,
+    "word_problem": 0.04,
+    "arithmetic_more": 0.01,
+    "strings": 0.04,
+    "copying": 0.02,
+    "long_copying": 0.06,
+    "recall": 0.18,
+    "code": 0.03,
+    "tool_call": 0.18,
+    "tool_answer": 0.12,
+}
+MIXTURES = {"first": FAMILIES, "finish": FINISH}
 
 _Maker = Callable[[str, random.Random, bool], Example]
 
