@@ -15,7 +15,9 @@ from support import ModelIn
 
 @pytest.fixture
 def model(model_in: ModelIn) -> LanguageModel:
-    return model_in("fp32_kvq")
+    model = model_in("fp32_kvq")
+    model.cache.clear()
+    return model
 
 
 @pytest.fixture
