@@ -4,9 +4,11 @@ May import config, quant and kernels. Knows shapes, positions and token ids; doe
 attends to them.
 """
 
+from ds4_mlx.cache.exchange import export_segments, format_info, import_segments
 from ds4_mlx.cache.paged import CachedSequence, Figures, PagedCache
 from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
 from ds4_mlx.cache.rows import RowFormat, index_format, kv_format
+from ds4_mlx.cache.segment import Segment
 from ds4_mlx.cache.sizes import bytes_per_token, fixed_bytes, session_bytes
 from ds4_mlx.cache.state import LayerState, OpenBlock, SequenceState, last_rows
 from ds4_mlx.cache.tree import Match, value
@@ -24,9 +26,13 @@ __all__ = [
     "PagedCache",
     "RowFormat",
     "RowsOf",
+    "Segment",
     "SequenceState",
     "bytes_per_token",
+    "export_segments",
     "fixed_bytes",
+    "format_info",
+    "import_segments",
     "index_format",
     "kv_format",
     "last_rows",

@@ -163,17 +163,32 @@ class CachedSequence:
 
     def stored(self) -> None:
         """To be called when tokens were fed: enters full pages into the tree, and notes the state at a boundary."""
-        entered = self.node.depth
+        entered = self.node
+        self.enter_pages()
+        self.note_boundary()
+        if self.state.position % KEPT_EVERY == 0:
+            self.keep_boundary()
+        if self.node is not entered:
+            self.cache.evict()
+
+    def enter_pages(self) -> None:
+        """Enters full pages into the tree."""
         while self.node.depth < self.state.full_pages:
             ids = np.array(self.token_ids[self.node.depth * PAGE : (self.node.depth + 1) * PAGE])
             self.node = self.cache.tree.enter(self.node, ids, self.state.table)
-        position = self.state.position
-        if position and position % PAGE == 0:
-            self._boundary = position, list(self.state.layers)
-            if position % KEPT_EVERY == 0:
-                self.keep_boundary()
-        if self.node.depth > entered:
-            self.cache.evict()
+
+    def note_boundary(self) -> None:
+        """Notes the state here if it is at a page boundary."""
+        if self.state.position and self.state.position % PAGE == 0:
+            self._boundary = self.state.position, list(self.state.layers)
+
+    def path(self) -> list[Node]:
+        """The nodes of the full pages, from the beginning on."""
+        found, node = [], self.node
+        while node.parent is not None:
+            found.append(node)
+            node = node.parent
+        return found[::-1]
 
     def stops(self, count: int) -> list[int]:
         """Where a call that feeds `count` tokens has to pause, so that the states there can be kept: every 2,048 tokens

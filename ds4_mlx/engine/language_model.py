@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.cache import PAGE, CachedSequence, PagedCache, PagePool, SequenceState
+from ds4_mlx.cache import (
+    PAGE,
+    CachedSequence,
+    PagedCache,
+    PagePool,
+    Segment,
+    SequenceState,
+    export_segments,
+    import_segments,
+)
 from ds4_mlx.checkpoint import Checkpoint, open_checkpoint
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.engine.generation import Event, generate_events
@@ -170,6 +179,11 @@ class Session:
         """
         return self.sequence.rewind(position)
 
+    def export_segments(self, after: int = 0) -> list[Segment]:
+        """The memory of the session from token `after` on, a multiple of 128 (see `ds4_mlx.cache.export_segments`)."""
+        self.catch_up()
+        return export_segments(self.sequence, after)
+
     def reset(self) -> None:
         """Forgets everything fed so far. What was kept stays in the model's cache."""
         self.sequence = self.model.cache.sequence()
@@ -237,6 +251,10 @@ class LanguageModel:
             source = encoder.read_text(encoding="utf-8", errors="replace")
             return "0731" if "REASONING_EFFORT_PROMPTS" in source else "april"
         return self.checkpoint.prompt_profile
+
+    def restore_segments(self, segments: Iterable[Segment]) -> Session:
+        """A session that goes on where the one that gave the segments was. Raises `UserError` if they do not fit."""
+        return Session(self, import_segments(self.cache, segments))
 
     def new_state(self) -> SequenceState:
         """The memory of a sequence that has not begun."""
