@@ -150,6 +150,7 @@ class Session:
                     on_progress(start, len(ids))
         if len(ids) > 1:
             self.sequence.keep_boundary()
+            self.model.cache.evict()
         return rows[0] if len(rows) == 1 else mx.concatenate(rows)
 
     def catch_up(self) -> None:
