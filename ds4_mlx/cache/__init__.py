@@ -9,7 +9,7 @@ from ds4_mlx.cache.paged import CachedSequence, Figures, PagedCache
 from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
 from ds4_mlx.cache.rows import RowFormat, index_format, kv_format
 from ds4_mlx.cache.segment import Segment
-from ds4_mlx.cache.sizes import bytes_per_token, fixed_bytes, session_bytes
+from ds4_mlx.cache.sizes import boundary_bytes, bytes_per_token, fixed_bytes, session_bytes
 from ds4_mlx.cache.state import LayerState, OpenBlock, SequenceState, last_rows
 from ds4_mlx.cache.tree import Match, value
 
@@ -28,6 +28,7 @@ __all__ = [
     "RowsOf",
     "Segment",
     "SequenceState",
+    "boundary_bytes",
     "bytes_per_token",
     "export_segments",
     "fixed_bytes",

@@ -58,11 +58,10 @@ def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: in
         state.make_room(len(segment.token_ids))
         _write(pool, state.table.pages[pages:], segment)
         sequence.token_ids.extend(segment.token_ids.tolist())
-        state.position = segment.stop
         has_state = any(name.startswith("state.") for name in segment.arrays)
-        if has_state:
-            state.layers = [_layer_state(pool, i, segment.arrays) for i in range(len(pool.ratios))]
-            usable = state.position
+        layers = [_layer_state(pool, i, segment.arrays) for i in range(len(pool.ratios))] if has_state else state.layers
+        state.set_to(segment.stop, layers)
+        usable = segment.stop if has_state else usable
         mx.eval(*pool.arrays(), *state.arrays())
         sequence.enter_pages()
         if has_state:

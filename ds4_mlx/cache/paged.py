@@ -238,12 +238,22 @@ class CachedSequence:
             raise UserError(f"Cannot go back to {position}: the session holds {len(self.token_ids)} tokens.")
         if position == len(self.token_ids):
             return len(self.owed)
-        token_ids = self.token_ids[:position]
-        if position < self.state.position:
+        token_ids, back = self.token_ids[:position], self.state.position - position
+        if 0 < back <= self.state.reach:
+            self._roll_back(back)
+        elif back > 0:
             self.keep_boundary()
             return self.go_to(self.cache.match(token_ids), token_ids)
         self.token_ids, self.logits = token_ids, None
         return len(self.owed)
+
+    def _roll_back(self, tokens: int) -> None:
+        """Sets the length back by a draft's tokens."""
+        self.state.roll_back(tokens)
+        while self.node.depth > self.state.full_pages and self.node.parent is not None:
+            self.node = self.node.parent
+        if self._boundary is not None and self._boundary[0] > self.state.position:
+            self._boundary = None
 
     def resume(self, token_ids: list[int]) -> int:
         """Continues as a sequence of the longest prefix of the token ids that is in memory, its own or the cache's;

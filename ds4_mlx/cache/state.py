@@ -76,6 +76,7 @@ class SequenceState:
         self.pool = pool
         self.draft = draft
         self.position = 0
+        self._floor = 0  # the position down to which windows and open blocks reach
         self.layers = [LayerState() for _ in pool.ratios]
         self.table = PageTable(pool)
 
@@ -125,29 +126,38 @@ class SequenceState:
         twin.table = self.table.fork()
         return twin
 
+    def advance(self, tokens: int) -> None:
+        """Notes that `tokens` more have passed all layers."""
+        self.position += tokens
+        self._floor = max(self._floor, self.position - self.draft)
+
+    def set_to(self, position: int, layers: list[LayerState]) -> None:
+        """Stands at `position` with these windows and open blocks; the table is the caller's business."""
+        self.position = self._floor = position
+        self.layers = list(layers)
+
     def mark(self) -> Mark:
         """For `go_back`: what a call that fails has to undo. Pages are not part of it."""
-        return Mark(self.position, list(self.layers))
+        return Mark(self.position, self._floor, list(self.layers))
 
     def go_back(self, mark: Mark) -> None:
         """Undoes what was done since `mark`, whose page was already this sequence's own."""
-        self.position, self.layers = mark.position, list(mark.layers)
+        self.position, self._floor, self.layers = mark.position, mark.floor, list(mark.layers)
         self.table.truncate(-(-self.position // PAGE))
 
     def roll_back(self, tokens: int) -> None:
         """Takes back the last `tokens` tokens, `draft` at most, counted from the furthest position it was at."""
-        if not 0 <= tokens <= self._reach():
-            raise ValueError(f"{tokens} tokens cannot be taken back; this state keeps {self._reach()}.")
+        if not 0 <= tokens <= self.reach:
+            raise ValueError(f"{tokens} tokens cannot be taken back; this state keeps {self.reach}.")
         if tokens:
             self.layers = [layer.without_last(tokens) for layer in self.layers]
             self.position -= tokens
             self.table.truncate(-(-self.position // PAGE))
 
-    def _reach(self) -> int:
-        """How many tokens can be taken back: so many that the window before them is still whole."""
-        window = self.layers[0].window
-        held = window[0].shape[0] if window else 0
-        return self.position if held == self.position else max(0, held - (self.pool.config.sliding_window - 1))
+    @property
+    def reach(self) -> int:
+        """How many tokens can be taken back."""
+        return self.position - self._floor
 
 
 @dataclass(frozen=True)
@@ -155,4 +165,5 @@ class Mark:
     """Where a sequence stood."""
 
     position: int
+    floor: int
     layers: list[LayerState]

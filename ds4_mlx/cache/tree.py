@@ -75,7 +75,7 @@ class Place:
         """A sequence that stands here."""
         state = SequenceState(self.open.pool, draft=draft)
         state.table = PageTable(state.pool, [*self.node.pages(), *self.open.pages])
-        state.layers, state.position = list(self.layers), self.position
+        state.set_to(self.position, self.layers)
         return state
 
 

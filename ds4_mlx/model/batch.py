@@ -95,7 +95,7 @@ class Batch:
     def advance(self) -> None:
         """Tells every sequence that its tokens have passed all layers."""
         for span in self.spans:
-            span.state.position += span.length
+            span.state.advance(span.length)
 
     def table(self, rope: Rope) -> RopeTable:
         """Cosines and sines at every token; made once per kind of rope and call."""

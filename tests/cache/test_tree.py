@@ -37,7 +37,7 @@ def feed(sequence: CachedSequence, token_ids: list[int]) -> CachedSequence:
     for stop in sequence.stops(len(token_ids)):
         sequence.state.make_room(stop - start)
         sequence.token_ids.extend(token_ids[start:stop])
-        sequence.state.position += stop - start
+        sequence.state.advance(stop - start)
         sequence.state.layers = [LayerState((mx.zeros((15, 500), dtype=mx.uint8),)) for _ in sequence.state.layers]
         sequence.stored()
         start = stop
