@@ -88,7 +88,6 @@ def sessions() -> None:
 
     first, second = ([*prompt[:16_384], *np.roll(ids[-60:], shift).tolist()] for shift in (1, 2))
     a, b = model.session(), model.session()
-    pages = cache.pool.used
     for one, tokens in ((a, first), (b, second)):
         held = one.resume(tokens)
         one.feed(tokens[held:], last_only=True)
@@ -96,10 +95,9 @@ def sessions() -> None:
     del session
     figures = cache.figures()
     alone = sum(len(one.state.table.pages) for one in (a, b)) * figures.page_bytes
-    new = (cache.pool.used - pages) * figures.page_bytes
     print(
-        f"two sessions with 16,384 tokens in common: {new:,} bytes of new pages; "
-        f"each for itself {alone:,}, of which shared {figures.shared_bytes:,}"
+        f"two sessions with 16,384 tokens in common: pages of {alone:,} bytes each for itself, "
+        f"of which {figures.shared_bytes:,} are shared"
     )
 
 
