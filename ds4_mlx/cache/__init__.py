@@ -1,23 +1,43 @@
-"""What a model remembers of a sequence between calls.
+"""What a model remembers of sequences between calls.
 
-May import config, quant and kernels. Knows shapes and positions; does not know how rows are computed or what attends to
-them.
+May import config, quant and kernels. Knows shapes, positions and token ids; does not know how rows are computed or what
+attends to them.
 """
 
+from ds4_mlx.cache.exchange import export_segments, format_info, import_segments, iter_segments
+from ds4_mlx.cache.paged import CachedSequence, Figures, PagedCache
+from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
 from ds4_mlx.cache.rows import RowFormat, index_format, kv_format
-from ds4_mlx.cache.sizes import bytes_per_token, fixed_bytes, session_bytes
-from ds4_mlx.cache.state import CompressorState, LayerState, RowBuffer, SequenceState, last_rows
+from ds4_mlx.cache.segment import Segment
+from ds4_mlx.cache.sizes import boundary_bytes, bytes_per_token, fixed_bytes, session_bytes
+from ds4_mlx.cache.state import LayerState, OpenBlock, SequenceState, last_rows
+from ds4_mlx.cache.tree import Match, value
 
 __all__ = [
-    "CompressorState",
+    "PAGE",
+    "CachedSequence",
+    "Figures",
+    "LayerPages",
     "LayerState",
-    "RowBuffer",
+    "Match",
+    "OpenBlock",
+    "PagePool",
+    "PageTable",
+    "PagedCache",
     "RowFormat",
+    "RowsOf",
+    "Segment",
     "SequenceState",
+    "boundary_bytes",
     "bytes_per_token",
+    "export_segments",
     "fixed_bytes",
+    "format_info",
+    "import_segments",
     "index_format",
+    "iter_segments",
     "kv_format",
     "last_rows",
     "session_bytes",
+    "value",
 ]

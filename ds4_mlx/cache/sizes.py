@@ -19,6 +19,13 @@ def fixed_bytes(config: ModelConfig, dtype: mx.Dtype = mx.bfloat16, *, packed: b
     return sum(window + _compressor_bytes(config, ratio) for ratio in _ratios(config))
 
 
+def boundary_bytes(config: ModelConfig, dtype: mx.Dtype = mx.bfloat16, *, packed: bool = True) -> int:
+    """A state kept at a page boundary: windows and, in ratio-4 layers, the last block; no block is open there."""
+    window = (config.sliding_window - 1) * kv_format(config, dtype, packed=packed).nbytes
+    last_block = 2 * mx.float32.size * 4 * 2 * (config.head_dim + config.index_head_dim)
+    return sum(window + (last_block if ratio == 4 else 0) for ratio in _ratios(config))
+
+
 def session_bytes(config: ModelConfig, tokens: int, dtype: mx.Dtype = mx.bfloat16, *, packed: bool = True) -> int:
     """All of a session of `tokens` tokens, room for growth not included."""
     entries = sum(tokens // ratio * _entry_bytes(config, ratio, dtype, packed) for ratio in _ratios(config) if ratio)

@@ -1,141 +1,169 @@
-"""The state of one sequence: for each layer a window, compressed entries, and the compressors' open blocks.
+"""The state of one sequence: for each layer a window and the compressors' open blocks; for all layers a page table.
 
-MLX arrays are values, so copying a state copies references. What grows (`RowBuffer`) is append-only: rows beyond its
-count mean nothing. Hence two sequences may share a past (`SequenceState.fork`), and an interrupted call is undone by
-going back to a fork taken before it (`restore`).
+What is not in pages are MLX arrays, which are values: copying a state copies references. Whatever follows from the
+position is not stored: how many entries there are, which of them are open. So a sequence goes back by setting its
+length, as far as its windows and open blocks reach.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ds4_mlx.config import ModelConfig
+from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
 
 
-def last_rows(rows: mx.array, start: int) -> mx.array:
-    """rows[start:] as an array of its own. A slice would keep all of `rows` in memory for as long as it lives."""
-    return mx.take(rows, mx.arange(start, rows.shape[0]), axis=0)
+def last_rows(arrays: Sequence[mx.array], start: int) -> tuple[mx.array, ...]:
+    """array[start:] of each as an array of its own. A slice would keep all rows in memory for as long as it lives."""
+    rows = mx.arange(start, arrays[0].shape[0])
+    return tuple(mx.take(array, rows, axis=0) for array in arrays)
 
 
-class RowBuffer:
-    """Append-only rows [count, width], kept in a larger array so that appending moves no old row most of the time."""
-
-    _SMALLEST_STEP = 256
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.count = 0
-        self._data: mx.array | None = None
-
-    @property
-    def rows(self) -> mx.array:
-        """The rows [count, width] appended so far."""
-        return mx.zeros((0, self.width)) if self._data is None else self._data[: self.count]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes allocated, including room for rows to come."""
-        return 0 if self._data is None else self._data.nbytes
-
-    def append(self, rows: mx.array) -> mx.array:
-        """Adds rows [n, width] of any n; the first ones fix the dtype. Returns all rows [count, width]."""
-        n = rows.shape[0]
-        if n == 0:
-            return self.rows
-        capacity = 0 if self._data is None else self._data.shape[0]
-        if self.count + n > capacity:
-            # A quarter more each time: copying stays a small, constant share of the work however long the sequence.
-            step = max(self._SMALLEST_STEP, capacity // 4, self.count + n - capacity)
-            room = mx.zeros((step, self.width), dtype=rows.dtype)
-            self._data = room if self._data is None else mx.concatenate([self._data, room])
-        assert self._data is not None
-        # In place unless a fork still holds the array (MLX copies then).
-        self._data = mx.slice_update(self._data, rows, mx.array([self.count, 0]), axes=(0, 1))
-        self.count += n
-        return self.rows
-
-    def arrays(self) -> list[mx.array]:
-        """What must be evaluated for the rows to be stored."""
-        return [] if self._data is None else [self._data]
-
-
-class CompressorState:
-    """The projections of recent tokens that a later entry still needs, float32 [r, c * d]; None at the very start.
+@dataclass(frozen=True)
+class OpenBlock:
+    """The compressor projections of recent tokens that a later entry still needs, float32 [r, c * d], r > 0.
 
     For ratio 128 these are the tokens of the open block. For ratio 4 the last complete block precedes them, because
     entries overlap (spec 4).
     """
 
-    def __init__(self) -> None:
-        self.values: mx.array | None = None  # K_t
-        self.gates: mx.array | None = None  # G_t, ape included
+    values: mx.array  # K_t
+    gates: mx.array  # G_t, ape included
 
-    def arrays(self) -> list[mx.array]:
-        """What must be evaluated."""
-        return [a for a in (self.values, self.gates) if a is not None]
+    def without_last(self, count: int) -> OpenBlock | None:
+        """As it was `count` tokens ago, where it reaches back that far."""
+        left = self.values.shape[0] - count
+        return OpenBlock(self.values[:left], self.gates[:left]) if left > 0 else None
 
 
+@dataclass(frozen=True)
 class LayerState:
-    """What one attention layer remembers."""
+    """What one attention layer remembers beside its pages; None at the very start. Replaced, never changed."""
 
-    def __init__(self, config: ModelConfig, ratio: int) -> None:
-        self.window: mx.array | None = None  # the last K=V rows, at most sliding_window - 1: [w, d]
-        self.entries = RowBuffer(config.head_dim) if ratio else None
-        self.compressor = CompressorState() if ratio else None
-        self.index_entries = RowBuffer(config.index_head_dim) if ratio == 4 else None
-        self.index_compressor = CompressorState() if ratio == 4 else None
-
-    def parts(self) -> Iterator[RowBuffer | CompressorState]:
-        """The parts that exist in this layer."""
-        for part in (self.entries, self.compressor, self.index_entries, self.index_compressor):
-            if part is not None:
-                yield part
+    window: tuple[mx.array, ...] | None = None  # the last K=V rows, encoded: [w, width] per part
+    compressor: OpenBlock | None = None
+    index_compressor: OpenBlock | None = None
 
     def arrays(self) -> list[mx.array]:
         """What must be evaluated."""
-        window = [] if self.window is None else [self.window]
-        return window + [array for part in self.parts() for array in part.arrays()]
+        blocks = [block for block in (self.compressor, self.index_compressor) if block is not None]
+        return [*(self.window or ()), *(array for block in blocks for array in (block.values, block.gates))]
+
+    def without_last(self, count: int) -> LayerState:
+        """As it was `count` tokens ago; the caller knows that it reaches back that far."""
+        window = self.window and tuple(part[: part.shape[0] - count] for part in self.window)
+        if window and window[0].shape[0] == 0:
+            window = None
+        return LayerState(
+            window,
+            self.compressor and self.compressor.without_last(count),
+            self.index_compressor and self.index_compressor.without_last(count),
+        )
 
 
 class SequenceState:
-    """One sequence's memory. `position` is the number of tokens fed so far, and the position of the next one."""
+    """One sequence's memory. `position` is the number of tokens fed so far, and the position of the next one.
 
-    def __init__(self, config: ModelConfig, ratios: tuple[int, ...]) -> None:
+    draft: how many tokens `roll_back` can take back, up to 127. Windows and open blocks keep as many rows more.
+    """
+
+    def __init__(self, pool: PagePool, *, draft: int = 0) -> None:
+        if not 0 <= draft < PAGE:
+            raise ValueError(f"draft is {draft}; expected 0 to {PAGE - 1}.")
+        self.pool = pool
+        self.draft = draft
         self.position = 0
-        self.layers = [LayerState(config, ratio) for ratio in ratios]
+        self._floor = 0  # the position down to which windows and open blocks reach
+        self.layers = [LayerState() for _ in pool.ratios]
+        self.table = PageTable(pool)
 
-    @classmethod
-    def for_model(cls, config: ModelConfig) -> SequenceState:
-        """The memory of a sequence that has not begun."""
-        return cls(config, config.compress_ratios[: config.num_hidden_layers])
-
-    @classmethod
-    def for_mtp(cls, config: ModelConfig) -> SequenceState:
-        """The memory of one MTP block: a window."""
-        return cls(config, (0,))
+    @property
+    def full_pages(self) -> int:
+        """Pages that are complete."""
+        return self.position // PAGE
 
     def arrays(self) -> list[mx.array]:
-        """Every array held, for evaluation."""
+        """The arrays that are this sequence's own: windows and open blocks."""
         return [array for layer in self.layers for array in layer.arrays()]
 
     @property
-    def nbytes(self) -> int:
-        """Bytes held, room for growth included."""
+    def own_bytes(self) -> int:
+        """Bytes of windows and open blocks."""
         return sum(array.nbytes for array in self.arrays())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, pages included whether shared or not."""
+        return self.own_bytes + len(self.table.pages) * self.pool.page_bytes
+
+    def make_room(self, tokens: int) -> None:
+        """Pages for `tokens` more tokens, of which the one being filled is this sequence's own."""
+        if not any(self.pool.ratios):
+            return
+        if self.position % PAGE:
+            self.table.own(self.full_pages)
+        pages = -(-(self.position + tokens) // PAGE)
+        self.table.grow(max(0, pages - len(self.table.pages)))
+
+    def entries(self, layer: int, end: int) -> RowsOf | None:
+        """The compressed entries of a layer up to position `end`."""
+        return self._rows(self.pool.entries[layer], end)
+
+    def index_entries(self, layer: int, end: int) -> RowsOf | None:
+        """Its index keys."""
+        return self._rows(self.pool.index_entries[layer], end)
+
+    def _rows(self, pages: LayerPages | None, end: int) -> RowsOf | None:
+        return None if pages is None else RowsOf(pages, self.table.rows(pages.ratio, end // pages.ratio))
+
     def fork(self) -> SequenceState:
-        """An independent sequence with the same past. Nothing is copied until one of the two grows."""
+        """An independent sequence with the same past. Whoever goes on first copies the page being filled, if any."""
         twin = copy.copy(self)
-        twin.layers = [copy.copy(layer) for layer in self.layers]
-        for layer in twin.layers:
-            for name, part in vars(layer).items():
-                if isinstance(part, (RowBuffer, CompressorState)):
-                    setattr(layer, name, copy.copy(part))
+        twin.layers = list(self.layers)
+        twin.table = self.table.fork()
         return twin
 
-    def restore(self, earlier: SequenceState) -> None:
-        """Goes back to `earlier`, a fork of this sequence. While that fork lives, appending copies: drop it soon."""
-        self.position, self.layers = earlier.position, earlier.layers
+    def advance(self, tokens: int) -> None:
+        """Notes that `tokens` more have passed all layers."""
+        self.position += tokens
+        self._floor = max(self._floor, self.position - self.draft)
+
+    def set_to(self, position: int, layers: list[LayerState]) -> None:
+        """Stands at `position` with these windows and open blocks; the table is the caller's business."""
+        self.position = self._floor = position
+        self.layers = list(layers)
+
+    def mark(self) -> Mark:
+        """For `go_back`: what a call that fails has to undo. Pages are not part of it."""
+        return Mark(self.position, self._floor, list(self.layers))
+
+    def go_back(self, mark: Mark) -> None:
+        """Undoes what was done since `mark`, whose page was already this sequence's own."""
+        self.position, self._floor, self.layers = mark.position, mark.floor, list(mark.layers)
+        self.table.truncate(-(-self.position // PAGE))
+
+    def roll_back(self, tokens: int) -> None:
+        """Takes back the last `tokens` tokens, `draft` at most, counted from the furthest position it was at."""
+        if not 0 <= tokens <= self.reach:
+            raise ValueError(f"{tokens} tokens cannot be taken back; this state keeps {self.reach}.")
+        if tokens:
+            self.layers = [layer.without_last(tokens) for layer in self.layers]
+            self.position -= tokens
+            self.table.truncate(-(-self.position // PAGE))
+
+    @property
+    def reach(self) -> int:
+        """How many tokens can be taken back."""
+        return self.position - self._floor
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a sequence stood."""
+
+    position: int
+    floor: int
+    layers: list[LayerState]

@@ -40,7 +40,7 @@ class Stats:
     """Counts and seconds of one generation."""
 
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # of those, how many the session already held
+    cached_tokens: int = 0  # of those, how many were in the cache
     generated_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -122,9 +122,10 @@ def generate_events(
     """Generates the continuation of a conversation.
 
     max_tokens bounds what is generated, `context` prompt and answer together. `stop` strings end the answer's content
-    (not the reasoning) and are not part of it. `session` is continued from what it holds of the prompt (see
-    `Session.resume`); afterwards it holds the prompt and every token of the answer but the last. top_logprobs adds
-    logprobs to the tokens, with that many alternatives. on_prefill(done, total) is called as the prompt is read.
+    (not the reasoning) and are not part of it. `session` (a new one by default) is continued from
+    what it or the model's cache holds of the prompt (see `Session.resume`); afterwards it holds the prompt and every
+    token of the answer but the last. top_logprobs adds logprobs to the tokens, with that many alternatives.
+    on_prefill(done, total) is called as the prompt is read.
     Raises `UserError` for an empty prompt, one longer than `context`, or an option out of range.
     """
     if max_tokens < 1:
@@ -153,7 +154,6 @@ def generate_events(
         limit=limit,
         top_logprobs=top_logprobs,
         on_prefill=on_prefill,
-        keep=session is not None,
     )
 
 
@@ -167,38 +167,40 @@ def _run(
     limit: int,
     top_logprobs: int | None,
     on_prefill: Callable[[int, int], None] | None,
-    keep: bool,
 ) -> Iterator[Event]:
-    """Prefill, then one token at a time. With `keep` the session remembers where the answer began."""
+    """Prefill, then one token at a time. Keeps the states before the prompt's last token and after the answer."""
     stats = Stats(prompt_tokens=len(ids), cached_tokens=session.resume(ids), seed=sampler.seed)
     mx.reset_peak_memory()
     begin = time.perf_counter()
     *most, last = ids[stats.cached_tokens :]
     if most:
         session.feed(most, last_only=True, on_progress=on_prefill)
-        session.before_answer = session.fork() if keep else None
+        session.keep()  # the next prompt often differs from the last token on: <think> becomes </think>
     logits = session.feed([last], last_only=True)[-1]
     mx.eval(logits)
     stats.prefill_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
     pending: list[Token] = []
-    while stats.finish_reason is None:
-        token = _token(session.model, sampler.sample(logits), logits, top_logprobs)
-        stats.generated_tokens += 1
-        stats.decode_seconds = time.perf_counter() - begin
-        pending.append(token)
-        stats.finish_reason = answer.feed(token.id)
-        if stats.finish_reason is None:
-            if stats.generated_tokens == max_tokens:
-                stats.finish_reason = "length"
-            elif session.position + 1 >= limit:
-                stats.finish_reason = "context"
-        stats.peak_memory_bytes = mx.get_peak_memory()
-        for event in answer.take():
-            yield replace(event, tokens=tuple(pending), stats=replace(stats))
-            pending = []
-        if stats.finish_reason is None:
-            logits = session.feed([token.id], last_only=True)[-1]
+    try:
+        while stats.finish_reason is None:
+            token = _token(session.model, sampler.sample(logits), logits, top_logprobs)
+            stats.generated_tokens += 1
+            stats.decode_seconds = time.perf_counter() - begin
+            pending.append(token)
+            stats.finish_reason = answer.feed(token.id)
+            if stats.finish_reason is None:
+                if stats.generated_tokens == max_tokens:
+                    stats.finish_reason = "length"
+                elif session.position + 1 >= limit:
+                    stats.finish_reason = "context"
+            stats.peak_memory_bytes = mx.get_peak_memory()
+            for event in answer.take():
+                yield replace(event, tokens=tuple(pending), stats=replace(stats))
+                pending = []
+            if stats.finish_reason is None:
+                logits = session.feed([token.id], last_only=True)[-1]
+    finally:  # be it that the caller went away
+        session.sequence.keep()
     for event in answer.finish():
         yield replace(event, tokens=tuple(pending), stats=replace(stats))
         pending = []

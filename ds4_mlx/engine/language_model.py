@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.cache import SequenceState
+from ds4_mlx.cache import (
+    PAGE,
+    CachedSequence,
+    PagedCache,
+    PagePool,
+    Segment,
+    SequenceState,
+    export_segments,
+    import_segments,
+)
 from ds4_mlx.checkpoint import Checkpoint, open_checkpoint
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.engine.generation import Event, generate_events
 from ds4_mlx.engine.hub import find_model
-from ds4_mlx.engine.memory import check_fits
+from ds4_mlx.engine.memory import check_fits, total_memory
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch, Numerics, Transformer
 from ds4_mlx.model.linear import on_cpu, store_as
@@ -29,18 +38,21 @@ def load(
     dtype: mx.Dtype = mx.bfloat16,
     simulate_quantization: bool = True,
     simulate_activations: bool = False,
+    cache_bytes: int | None = None,
 ) -> LanguageModel:
     """Loads a model folder, a Hugging Face repository, or (None) ds4-tiny, the small one in this package.
 
     dtype: bfloat16 or float32, the precision of activations. simulate_quantization: the FP8/FP4 rounding of cache and
     indexer that the model was trained with. simulate_activations: the reference's FP8 rounding of matmul inputs, for
-    comparisons. Raises `UserError` when the model is missing, damaged, not a DeepSeek V4, or larger than memory.
+    comparisons. cache_bytes: how much to remember of past sessions, an eighth of the memory by default. Raises
+    `UserError` when the model is missing, damaged, not a DeepSeek V4, or larger than memory.
     """
     model = open_model(
         path_or_repo,
         dtype=dtype,
         simulate_quantization=simulate_quantization,
         simulate_activations=simulate_activations,
+        cache_bytes=cache_bytes,
     )
     model.fill()
     return model
@@ -52,6 +64,7 @@ def open_model(
     dtype: mx.Dtype = mx.bfloat16,
     simulate_quantization: bool = True,
     simulate_activations: bool = False,
+    cache_bytes: int | None = None,
 ) -> LanguageModel:
     """Like `load`, but leaves the weights on disk until they are first needed (or `fill` is called).
 
@@ -62,28 +75,42 @@ def open_model(
     checkpoint = open_checkpoint(find_model(path_or_repo))
     tokenizer = load_tokenizer(checkpoint.path)
     check_fits(checkpoint.memory_bytes(), str(checkpoint.path))
-    return LanguageModel(checkpoint, tokenizer, Numerics(dtype, simulate_quantization, simulate_activations))
+    if cache_bytes is not None and cache_bytes < 0:
+        raise UserError(f"cache_bytes is {cache_bytes}; expected at least 0.")
+    budget = total_memory() // 8 if cache_bytes is None else cache_bytes
+    return LanguageModel(checkpoint, tokenizer, Numerics(dtype, simulate_quantization, simulate_activations), budget)
 
 
 class Session:
-    """One conversation: what has been fed, and the model's memory of it."""
+    """One conversation: what has been fed, and the model's memory of it, shared with others where they agree."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, sequence: CachedSequence | None = None) -> None:
         self.model = model
-        self.state = SequenceState.for_model(model.config)
-        self.token_ids: list[int] = []
-        # Where the latest prompt's last token was about to be fed. A later prompt often differs from there on:
-        # reasoning that is dropped from the history turns a closing <think> into </think>.
-        self.before_answer: Session | None = None
+        self.sequence = sequence or model.cache.sequence()
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens fed so far."""
+        return self.sequence.token_ids
+
+    @property
+    def state(self) -> SequenceState:
+        """The memory of them."""
+        return self.sequence.state
 
     @property
     def position(self) -> int:
         """Tokens fed so far."""
-        return self.state.position
+        return len(self.sequence.token_ids)
+
+    @property
+    def logits(self) -> mx.array | None:
+        """float32 [vocab]: of the token after the last one. None after going back, until something is fed."""
+        return self.sequence.logits
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory the session holds."""
+        """Bytes of memory the session holds, those shared with others included."""
         return self.state.nbytes
 
     def feed(
@@ -96,67 +123,94 @@ class Session:
     ) -> mx.array:
         """Feeds tokens; returns float32 [len(token_ids), vocab], the logits of the token after each.
 
-        last_only returns the last row alone, [1, vocab], which saves time and memory on long prompts. `chunk` tokens go
-        through the model at once. on_progress(fed, total) is called after each chunk. Interrupted, the session stands
-        after the last whole chunk.
+        last_only returns the last row alone, [1, vocab], which saves time and memory on long prompts. At most `chunk`
+        tokens go through the model at once. on_progress(fed, total) is called after each chunk. Interrupted, the
+        session stands after the last whole chunk. Several tokens at once count as a message: the state at the last page
+        boundary before their end is kept.
         """
         ids = self.model.check_ids(token_ids)
         self.model.check_room(self, len(ids))
         step = default_chunk() if chunk is None else chunk
         if step < 1:
             raise UserError(f"chunk is {chunk}; expected at least 1.")
-        rows = []
-        for start in range(0, len(ids), step):
-            part = ids[start : start + step]
-            (logits,) = self.model.forward([(self, part)], last_only=last_only)
-            if last_only:
-                rows = [logits]
-            else:
-                rows.append(logits)
-            if on_progress is not None:
-                mx.eval(logits)
-                on_progress(start + len(part), len(ids))
+        self.catch_up()
+        self.state.pool.reserve(-(-len(ids) // PAGE))
+        rows, start = [], 0
+        for stop in self.sequence.stops(len(ids)):
+            while start < stop:
+                part = ids[start : min(start + step, stop)]
+                (logits,) = self.model.forward([(self, part)], last_only=last_only)
+                start += len(part)
+                if last_only:
+                    rows = [logits]
+                else:
+                    rows.append(logits)
+                if on_progress is not None:
+                    mx.eval(logits)
+                    on_progress(start, len(ids))
+        if len(ids) > 1:
+            self.sequence.keep_boundary()
+            self.model.cache.evict()
         return rows[0] if len(rows) == 1 else mx.concatenate(rows)
 
+    def catch_up(self) -> None:
+        """Feeds what is owed: tokens before the position, up to 2,047 after `rewind` if their states were kept."""
+        owed, known = self.sequence.owed, self.sequence.token_ids
+        if not owed:
+            return
+        try:
+            self.sequence.token_ids = known[: len(known) - len(owed)]
+            self.feed(owed, last_only=True)
+        except BaseException:
+            self.sequence.token_ids = known
+            raise
+
+    def keep(self) -> None:
+        """Keeps the state here: at the end of a message, where the next prompt may go on or turn off."""
+        self.catch_up()
+        self.sequence.keep()
+
     def fork(self) -> Session:
-        """A second session with the same past. Costs nothing until one of them grows."""
-        twin = Session(self.model)
-        twin.state = self.state.fork()
-        twin.token_ids = list(self.token_ids)
-        return twin
+        """A second session with the same past, which both share."""
+        return Session(self.model, self.sequence.fork())
+
+    def rewind(self, position: int) -> int:
+        """Goes back to exactly `position` tokens. Returns how many tokens the next call will have to feed again because
+        no state is kept there: at most 2,047 unless states were evicted. Raises `UserError` if there are fewer tokens.
+        """
+        return self.sequence.rewind(position)
+
+    def export_segments(self, after: int = 0) -> list[Segment]:
+        """The memory of the session from token `after` on, a multiple of 128 (see `ds4_mlx.cache.export_segments`)."""
+        self.catch_up()
+        return export_segments(self.sequence, after)
 
     def reset(self) -> None:
-        """Forgets everything fed so far."""
-        self.state = SequenceState.for_model(self.model.config)
-        self.token_ids = []
-        self.before_answer = None
+        """Forgets everything fed so far. What was kept stays in the model's cache."""
+        self.sequence = self.model.cache.sequence()
 
     def resume(self, token_ids: list[int]) -> int:
-        """Goes to the furthest kept place that is a beginning of these tokens; returns how many of them are held there.
+        """Goes to the furthest beginning of these tokens that is kept, be it by another session; returns its length.
 
-        Stays where it is, or goes back to before the latest answer, or starts over. At least the last token is left to
-        be fed, because logits are not kept.
+        At least the last token is left to be fed, because logits are not kept.
         """
-        for place in (self, self.before_answer):
-            if place is not None and place.position < len(token_ids):
-                held = token_ids[: place.position]
-                if held == place.token_ids:
-                    if place is not self:
-                        self.state.restore(place.state.fork())
-                        self.token_ids = held
-                    return len(held)
-        self.reset()
-        return 0
+        return self.sequence.resume(token_ids)
 
 
 class LanguageModel:
-    """A model: `checkpoint` is what it is read from, `network` the plain-ops Transformer, `tokenizer` its text side."""
+    """A model: `checkpoint` is what it is read from, `network` the plain-ops Transformer, `tokenizer` its text side,
+    `cache` what it remembers of all sessions.
+    """
 
-    def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, numerics: Numerics) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, tokenizer: Tokenizer, numerics: Numerics, cache_bytes: int | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
         self.numerics = numerics
         self._network: Transformer | None = None
+        pool = PagePool.for_model(self.config, numerics.dtype, packed=numerics.simulate_quantization)
+        self.cache = PagedCache(pool, cache_bytes)
 
     @property
     def network(self) -> Transformer:
@@ -199,6 +253,19 @@ class LanguageModel:
             return "0731" if "REASONING_EFFORT_PROMPTS" in source else "april"
         return self.checkpoint.prompt_profile
 
+    def restore_segments(self, segments: Iterable[Segment]) -> Session:
+        """A session that goes on where the one that gave the segments was. Raises `UserError` if they do not fit."""
+        return Session(self, import_segments(self.cache, segments))
+
+    def new_state(self) -> SequenceState:
+        """The memory of a sequence that has not begun."""
+        return SequenceState(self.cache.pool)
+
+    def new_mtp_state(self) -> SequenceState:
+        """The memory of one MTP block: a window."""
+        numerics = self.numerics
+        return SequenceState(PagePool.for_mtp(self.config, numerics.dtype, packed=numerics.simulate_quantization))
+
     def session(self) -> Session:
         """A session that has seen nothing."""
         return Session(self)
@@ -220,8 +287,8 @@ class LanguageModel:
 
         parts: (session, token ids [n]) pairs, each session at most once. Returns for each the logits float32 [n,
         vocab], or [1, vocab] with last_only; with_streams adds the last streams [n, hc_mult, hidden_size] that the
-        MTP block reads. An error or an interruption leaves every
-        session as it was; only if the device itself fails do they start over.
+        MTP block reads. An error or an interruption leaves every session as it was; if the device itself fails, all
+        sessions of the model feed their tokens again at their next call.
         """
         checked = [(session, self.check_ids(ids)) for session, ids in parts]
         sessions = [session for session, _ in checked]
@@ -231,27 +298,39 @@ class LanguageModel:
             raise UserError("A session may appear only once in a forward call; join its tokens.")
         for session, ids in checked:
             self.check_room(session, len(ids))
-        before = [session.state.fork() for session in sessions]
+        for session in sessions:
+            session.catch_up()
+        pool = self.cache.pool
+        for session, ids in checked:
+            session.state.make_room(len(ids))
+        before, pages = [session.state.mark() for session in sessions], pool.snapshot()
         try:
             batch = Batch.of([(session.state, ids) for session, ids in checked])
             h = self.network(batch)
             # The output matrix is wide: apply it only to the rows somebody asked for.
             rows = [span.stop - 1 for span in batch.spans]
             flat = self.network.logits(h[mx.array(rows)] if last_only else h)
+            last = [mx.take(flat, i if last_only else row, axis=0) for i, row in enumerate(rows)]
             for session, ids in checked:
                 session.token_ids.extend(ids.tolist())
         except BaseException:  # Ctrl-C above all
-            for session, state in zip(sessions, before, strict=True):
-                session.state.restore(state)
-                del session.token_ids[session.position :]
+            pool.restore(pages)
+            for session, mark in zip(sessions, before, strict=True):
+                session.state.go_back(mark)
+                del session.token_ids[session.state.position :]
             raise
-        del before  # held, it would make every append copy
+        del before, pages  # held, they would make the evaluation copy the pool
+        for session, row in zip(sessions, last, strict=True):
+            session.sequence.logits = row
         try:
-            mx.async_eval(flat, *(array for session in sessions for array in session.state.arrays()))
-        except Exception:  # the device failed, out of memory say; what the sessions held went into the call
-            for session in sessions:
-                session.reset()
+            mx.async_eval(
+                flat, *last, *pool.arrays(), *(array for session in sessions for array in session.state.arrays())
+            )
+        except Exception:  # the device failed, out of memory say; the pool went into the call
+            self.cache.lose()
             raise
+        for session in sessions:
+            session.sequence.stored()
         logits = [flat[i : i + 1] if last_only else flat[span.rows] for i, span in enumerate(batch.spans)]
         if with_streams:
             return [(logit, h[span.rows]) for logit, span in zip(logits, batch.spans, strict=True)]
@@ -263,7 +342,7 @@ class LanguageModel:
         """The MTP block alone: float32 [T, vocab], the logits of the token after next (spec 11).
 
         h [T, hc_mult, hidden_size] are the last streams at T positions (`forward(..., with_streams=True)`), token_ids
-        [T] the tokens that follow them. `state` (from `SequenceState.for_mtp(config)`) carries the block's window
+        [T] the tokens that follow them. `state` (from `new_mtp_state`) carries the block's window
         from call to call; without it the T positions stand alone. Raises `UserError` if the checkpoint has no MTP
         block.
         """
@@ -275,15 +354,15 @@ class LanguageModel:
             raise UserError(f"h has shape {h.shape}; expected {expected}, one row per token id.")
         if not 0 <= block < len(self.network.mtp):
             raise UserError(f"There is no MTP block {block}; the model has {len(self.network.mtp)}.")
-        state = state or SequenceState.for_mtp(self.config)
+        state = state or self.new_mtp_state()
         if len(state.layers) != 1:
-            raise UserError("The state belongs to the main model; an MTP block needs SequenceState.for_mtp(config).")
-        before = state.fork()
+            raise UserError("The state belongs to the main model; an MTP block needs the model's new_mtp_state().")
+        before = state.mark()
         try:
             streams = self.network.mtp_forward(h, Batch.of([(state, ids)]), block)
             return self.network.mtp_head(streams, block)
         except BaseException:
-            state.restore(before)
+            state.go_back(before)
             raise
 
     def stream(self, messages_or_text: list[dict[str, Any]] | str, **options: Any) -> Iterator[Event]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ds4_mlx.cache import SequenceState
+from ds4_mlx.cache import PagePool, SequenceState
 from ds4_mlx.checkpoint.folder import CONFIG_KEY
 from ds4_mlx.checkpoint.storage import Storage
 from ds4_mlx.config import ModelConfig
@@ -47,7 +47,7 @@ class SequenceCache:
     @property
     def state(self) -> list[mx.array]:
         """The arrays to evaluate."""
-        return self.sequence.arrays()
+        return [*self.sequence.pool.arrays(), *self.sequence.arrays()]
 
     @property
     def nbytes(self) -> int:
@@ -70,10 +70,11 @@ class Model(Transformer):
         super().__init__(args.config)
         store_as(self, args.formats.of)
         self.model_type = "deepseek_v4"
+        self._pool = PagePool.for_model(args.config)
 
     def make_cache(self) -> list[SequenceCache]:
         """A fresh cache; one object holds all layers."""
-        return [SequenceCache(SequenceState.for_model(self._config))]
+        return [SequenceCache(SequenceState(self._pool))]
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Leaves a DSpark drafter's tensors aside; does without a draft block if the folder has none."""
@@ -89,6 +90,6 @@ class Model(Transformer):
         """inputs int [1, T] -> float32 logits [1, T, vocab]."""
         if inputs.shape[0] != 1:
             raise UserError("Under mlx-lm the model serves one sequence at a time; use ds4_mlx for batches.")
-        sequence = SequenceState.for_model(self._config) if cache is None else cache[0].sequence
+        sequence = SequenceState(self._pool) if cache is None else cache[0].sequence
         batch = Batch.of([(sequence, inputs[0])])
         return self.logits(super().__call__(batch))[None]

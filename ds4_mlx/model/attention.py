@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ds4_mlx.cache import LayerState, last_rows
+from ds4_mlx.cache import RowsOf, last_rows
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.model.batch import Batch, Span
-from ds4_mlx.model.compressor import Compressor
+from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.indexer import Indexer, IndexQueries, choose_entries, index_scores
 from ds4_mlx.model.linear import GroupedLinear, Numerics, QuantizedLinear, RMSNorm, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
-from ds4_mlx.quant.simulate import simulate_kv
 
 # Queries attended at once: this many, or fewer where one float32 score per head and entry would pass the bound.
 # Evaluation holds a few arrays of that size.
@@ -28,7 +29,6 @@ class Attention(nn.Module):
         super().__init__()
         heads, dim = config.num_attention_heads, config.head_dim
         self._config, self._ratio, self._rope = config, ratio, rope
-        self._simulate = numerics.simulate_quantization
         self.attn_sink = mx.zeros((heads,))
         self.wq_a = QuantizedLinear(config.hidden_size, config.q_lora_rank, numerics)
         self.q_norm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)
@@ -48,49 +48,57 @@ class Attention(nn.Module):
         qr = self.q_norm(self.wq_a(x))
         q = mx.unflatten(self.wq_b(qr), -1, (config.num_attention_heads, config.head_dim))  # [T, H, d]
         q = apply_rope(unit_rms(q, config.rms_norm_eps), table)
-        kv = self._store(apply_rope(self.kv_norm(self.wkv(x)), table))  # [T, d]
-        projections = self.compressor.project(x, batch) if self._ratio else None
+        kv = apply_rope(self.kv_norm(self.wkv(x)), table)  # [T, d], not rounded yet
+        windows = self._extend_windows(kv, batch, layer)
+        # All sequences write before one reads: a read that waits for its turn would make the next write copy the pool.
+        if self._ratio:
+            self._store_entries(self.compressor.project(x, batch), batch, layer, kv.dtype)
         index = self.indexer.prepare(x, qr, batch) if self._ratio == 4 else None
-
-        outputs = []
-        for span in batch.spans:
-            state = span.state.layers[layer]
-            window = self._extend_window(kv[span.rows], state)
-            entries = None
-            if projections is not None:
-                assert state.compressor is not None
-                assert state.entries is not None
-                new = self.compressor.entries(projections, span, state.compressor, kv.dtype)
-                entries = state.entries.append(self._store(new) if new.shape[0] else new)
-            keys = self.indexer.extend(index, span, state) if index is not None else None
-            outputs.append(self._attend(q, window, entries, index, keys, span))
+        if index is not None:
+            self.indexer.extend(index, batch, layer)
+        outputs = [
+            self._attend(q, window, index, batch, span, layer)
+            for window, span in zip(windows, batch.spans, strict=True)
+        ]
         o = apply_rope(mx.concatenate(outputs), table, inverse=True)  # [T, H, d]
         return self.wo_b(self.wo_a(mx.unflatten(o.flatten(1), -1, (config.o_groups, -1))))
 
-    def _store(self, rows: mx.array) -> mx.array:
-        """Rounds K=V rows [n, d] to what the cache keeps."""
-        return simulate_kv(rows, self._config.nope_dim) if self._simulate else rows
+    def _extend_windows(self, kv: mx.array, batch: Batch, layer: int) -> list[mx.array]:
+        """The rows [w + n, d] that the n new tokens of each span can see in the window; keeps the last ones, encoded,
+        for the next call.
+        """
+        form, windows = batch.pool.kv, []
+        new = form.encode(kv)
+        for span in batch.spans:
+            state = span.state.layers[layer]
+            parts = tuple(part[span.rows] for part in new)
+            if state.window is not None:
+                parts = tuple(mx.concatenate(list(pair)) for pair in zip(state.window, parts, strict=True))
+            start = max(0, parts[0].shape[0] - (self._config.sliding_window - 1 + span.state.draft))
+            span.state.layers[layer] = replace(state, window=last_rows(parts, start))
+            windows.append(form.decode(parts))
+        return windows
 
-    def _extend_window(self, new: mx.array, state: LayerState) -> mx.array:
-        """The rows [w + n, d] that the n new tokens can see in the window; keeps the last ones for the next call."""
-        rows = new if state.window is None else mx.concatenate([state.window, new])
-        keep = self._config.sliding_window - 1
-        state.window = last_rows(rows, max(0, rows.shape[0] - keep))
-        return rows
+    def _store_entries(self, projections: Projections, batch: Batch, layer: int, dtype: mx.Dtype) -> None:
+        """Stores the compressed entries that the batch completes."""
+        new = []
+        for span in batch.spans:
+            state = span.state.layers[layer]
+            entries, block = self.compressor.entries(projections, span, state.compressor, dtype)
+            span.state.layers[layer] = replace(state, compressor=block)
+            new.append(entries)
+        entries, pages = mx.concatenate(new), batch.pool.entries[layer]
+        if pages is not None and entries.shape[0]:
+            pages.write(batch.new_rows(self._ratio), pages.format.encode(entries))
 
     def _attend(
-        self,
-        q: mx.array,
-        window: mx.array,
-        entries: mx.array | None,
-        index: IndexQueries | None,
-        keys: mx.array | None,
-        span: Span,
+        self, q: mx.array, window: mx.array, index: IndexQueries | None, batch: Batch, span: Span, layer: int
     ) -> mx.array:
         """The span's queries, a block at a time, against what each of them may see -> [n, H, d] in the dtype of q."""
         width = self._config.sliding_window
-        base = span.position + span.length - window.shape[0]  # position of the window's first row
-        block = self._query_block(0 if entries is None else entries.shape[0])
+        base = span.end - window.shape[0]  # position of the window's first row
+        seen = self._seen_entries(index, batch, span, layer)
+        block = self._query_block(seen.count if seen else 0)
         outputs = []
         for start in range(0, span.length, block):
             stop = min(start + block, span.length)
@@ -99,11 +107,21 @@ class Attention(nn.Module):
             low = max(base, int(positions[0]) - width + 1)
             row_positions = np.arange(low, span.position + stop)
             in_window = (row_positions <= positions[:, None]) & (row_positions > positions[:, None] - width)
-            seen = self._seen_entries(entries, keys, index, rows, positions)
+            entries, entry_mask = seen.by(rows, positions) if seen else (None, None)
             kept = window[low - base : span.position + stop - base]
-            o = attend(q[rows], kept, mx.array(in_window), *seen, self.attn_sink)
+            o = attend(q[rows], kept, mx.array(in_window), entries, entry_mask, self.attn_sink)
             outputs.append(o.astype(q.dtype))
         return mx.concatenate(outputs)
+
+    def _seen_entries(self, index: IndexQueries | None, batch: Batch, span: Span, layer: int) -> SeenEntries | None:
+        """What there is beside the window; None if nothing."""
+        pages, topk = batch.pool.entries[layer], self._config.index_topk
+        if pages is None or span.end < self._ratio:
+            return None
+        held = batch.rows_of(span, pages)
+        choosing = index if held.count > topk else None
+        keys = self.indexer.stored_keys(batch, span, layer) if choosing else None
+        return SeenEntries(held, topk, span.length, choosing, keys)
 
     def _query_block(self, entries: int) -> int:
         """How many queries to attend at once, so that memory stays bounded however long the sequence."""
@@ -111,28 +129,37 @@ class Attention(nn.Module):
         per_query = 4 * heads * max(1, entries)
         return max(1, min(_QUERY_BLOCK, _SCORE_BYTES // per_query))
 
-    def _seen_entries(
-        self,
-        entries: mx.array | None,
-        keys: mx.array | None,
-        index: IndexQueries | None,
-        rows: slice,
-        positions: np.ndarray,
-    ) -> tuple[mx.array | None, mx.array | None]:
+
+class SeenEntries:
+    """The compressed entries of one sequence in one layer, as the queries of a call see them.
+
+    index: the indexer's part of the call where it must choose, with its keys [N, d]; None where all entries are read.
+    """
+
+    def __init__(
+        self, held: RowsOf, topk: int, queries: int, index: IndexQueries | None, keys: mx.array | None
+    ) -> None:
+        self.count = held.count
+        self._held, self._topk, self._index, self._keys = held, topk, index, keys
+        # Decoded once for all queries, unless what these choose is fewer rows.
+        self._all = held.all() if keys is None or queries * topk >= self.count else None
+
+    def by(self, rows: slice, positions: np.ndarray) -> tuple[mx.array, mx.array]:
         """The entries that the queries at `rows` of the batch may use, and the mask over them.
 
         All entries [N, d] with a causal mask [B, N]; or, where the indexer must choose, [B, k, d] and a mask [B, k].
         Entry b covers tokens up to ratio * b + ratio - 1 and is visible from there on.
         """
-        if entries is None or entries.shape[0] == 0:
-            return None, None
-        n, topk = entries.shape[0], self._config.index_topk
+        n, ratio = self.count, self._held.layer.ratio
         # Compared on the device: a mask made here would be held for every block of every layer until evaluation.
-        visible = mx.arange(n) < mx.array((positions + 1) // self._ratio)[:, None]
-        if index is None or keys is None or n <= topk:
-            return entries, visible
-        chosen = choose_entries(index_scores(index.queries[rows], index.weights[rows], keys), visible, topk)
-        return entries[mx.minimum(chosen, n - 1)], chosen < n
+        visible = mx.arange(n) < mx.array((positions + 1) // ratio)[:, None]
+        if self._index is None or self._keys is None:
+            assert self._all is not None
+            return self._all, visible
+        scores = index_scores(self._index.queries[rows], self._index.weights[rows], self._keys)
+        chosen = choose_entries(scores, visible, self._topk)
+        numbers = mx.minimum(chosen, n - 1)
+        return self._held.chosen(numbers) if self._all is None else self._all[numbers], chosen < n
 
 
 def attend(

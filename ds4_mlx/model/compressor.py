@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ds4_mlx.cache import CompressorState, last_rows
+from ds4_mlx.cache import OpenBlock, last_rows
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.linear import LinearFloat32, RMSNorm
@@ -45,25 +45,33 @@ class Compressor(nn.Module):
         ape = self.ape[mx.array(batch.positions % self._ratio)]
         return Projections(self.wkv(x), self.wgate(x) + ape)
 
-    def entries(self, new: Projections, span: Span, state: CompressorState, dtype: mx.Dtype) -> mx.array:
-        """Pools the blocks that the span completes -> entries [n, d]. Leaves the open rows in `state`."""
+    def entries(
+        self, new: Projections, span: Span, before: OpenBlock | None, dtype: mx.Dtype
+    ) -> tuple[mx.array, OpenBlock | None]:
+        """Pools the blocks that the span completes -> entries [n, d], and what later ones need of the tokens so far."""
         values, gates = new.values[span.rows], new.gates[span.rows]
-        if state.values is not None and state.gates is not None:
-            values = mx.concatenate([state.values, values])
-            gates = mx.concatenate([state.gates, gates])
-        first_block = span.position // self._ratio
+        if before is not None:
+            values = mx.concatenate([before.values, values])
+            gates = mx.concatenate([before.gates, gates])
         end = span.position + span.length
-        count = end // self._ratio - first_block
-        # Rows before the first new block: the previous block if entries overlap and there is one.
-        lead = self._ratio if self._overlap and first_block > 0 else 0
-        keep = lead + count * self._ratio - (self._ratio if self._overlap and end >= self._ratio else 0)
-        state.values, state.gates = last_rows(values, keep), last_rows(gates, keep)
-        if count == 0:
-            return mx.zeros((0, self._dim), dtype=dtype)
-        stop = lead + count * self._ratio
-        pooled = self._pool(values[:stop], gates[:stop], has_previous=lead > 0)
-        positions = np.arange(first_block, first_block + count) * self._ratio
-        return apply_rope(self.norm(pooled.astype(dtype)), self._rope.table(positions))
+        first = end - values.shape[0]  # position of the first row
+        # What may be rolled back must not take more with it, so its blocks stay as well.
+        keep = max(0, self._needed_from(max(0, end - span.state.draft)) - first)
+        after = OpenBlock(*last_rows((values, gates), keep)) if keep < values.shape[0] else None
+        first_block, stop_block = span.position // self._ratio, end // self._ratio
+        if first_block == stop_block:
+            return mx.zeros((0, self._dim), dtype=dtype), after
+        rows = slice(self._needed_from(span.position) - first, stop_block * self._ratio - first)
+        pooled = self._pool(values[rows], gates[rows], has_previous=self._overlap and first_block > 0)
+        positions = np.arange(first_block, stop_block) * self._ratio
+        return apply_rope(self.norm(pooled.astype(dtype)), self._rope.table(positions)), after
+
+    def _needed_from(self, position: int) -> int:
+        """The first token that a sequence which goes on at `position` still needs: of the open block, or of the one
+        before it where entries overlap.
+        """
+        block = position // self._ratio - (1 if self._overlap else 0)
+        return max(0, block * self._ratio)
 
     def _pool(self, values: mx.array, gates: mx.array, *, has_previous: bool) -> mx.array:
         """Whole blocks of rows [blocks * ratio, c * d] -> one float32 entry [d] per new block."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
 from mlx import nn
 
-from ds4_mlx.cache import LayerState
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.linear import Linear, Numerics, QuantizedLinear
 from ds4_mlx.model.rope import Rope, apply_rope
-from ds4_mlx.quant.simulate import rotate_and_simulate_index
+from ds4_mlx.quant.simulate import rotate_and_simulate_index, rotate_index
 
 
 class IndexQueries(NamedTuple):
@@ -42,12 +42,26 @@ class Indexer(nn.Module):
         weights = self.weights_proj(x) * (self._dim**-0.5 * self._heads**-0.5)
         return IndexQueries(queries, weights.astype(mx.float32), self.compressor.project(x, batch))
 
-    def extend(self, prepared: IndexQueries, span: Span, state: LayerState) -> mx.array:
-        """Stores the index keys that the span completes; returns all keys [N, d]."""
-        assert state.index_compressor is not None
-        assert state.index_entries is not None
-        new = self.compressor.entries(prepared.projections, span, state.index_compressor, prepared.queries.dtype)
-        return state.index_entries.append(self._round(new) if new.shape[0] else new)
+    def extend(self, prepared: IndexQueries, batch: Batch, layer: int) -> None:
+        """Stores the index keys that the batch completes."""
+        new = []
+        for span in batch.spans:
+            state = span.state.layers[layer]
+            keys, block = self.compressor.entries(
+                prepared.projections, span, state.index_compressor, prepared.queries.dtype
+            )
+            span.state.layers[layer] = replace(state, index_compressor=block)
+            new.append(keys)
+        keys = mx.concatenate(new)
+        pages = batch.pool.index_entries[layer]
+        if pages is not None and keys.shape[0]:
+            pages.write(batch.new_rows(4), pages.format.encode(rotate_index(keys) if self._simulate else keys))
+
+    def stored_keys(self, batch: Batch, span: Span, layer: int) -> mx.array:
+        """All index keys [N, d] of the span's sequence, those of the span included."""
+        pages = batch.pool.index_entries[layer]
+        assert pages is not None
+        return batch.rows_of(span, pages).all()
 
     def _round(self, x: mx.array) -> mx.array:
         return rotate_and_simulate_index(x) if self._simulate else x

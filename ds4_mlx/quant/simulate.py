@@ -86,10 +86,19 @@ def simulate_activation(x: mx.array) -> mx.array:
     return mx.concatenate([simulate_fp8(x[..., :whole], ACTIVATION_BLOCK), tail], axis=-1) if whole else tail
 
 
+def rotate_index(x: mx.array) -> mx.array:
+    """Hadamard rotation of indexer queries or keys [..., d] (spec 5.1)."""
+    return mx.hadamard_transform(x.astype(mx.float32), scale=x.shape[-1] ** -0.5).astype(x.dtype)
+
+
 def rotate_and_simulate_index(x: mx.array) -> mx.array:
     """Hadamard rotation, then the FP4 round trip, of indexer queries or keys [..., d] (spec 5.1, 7.2)."""
-    rotated = mx.hadamard_transform(x.astype(mx.float32), scale=x.shape[-1] ** -0.5).astype(x.dtype)
-    blocks = _blocks(rotated, INDEX_BLOCK)
+    return simulate_index(rotate_index(x))
+
+
+def simulate_index(x: mx.array) -> mx.array:
+    """The FP4 round trip of what was rotated."""
+    blocks = _blocks(x, INDEX_BLOCK)
     amax = mx.maximum(mx.max(mx.abs(blocks), axis=-1, keepdims=True), _FP4_AMAX_FLOOR)
     scale = power_of_two_scale(amax, E2M1_MAX)
     return (round_e2m1(blocks / scale) * scale).flatten(-2).astype(x.dtype)

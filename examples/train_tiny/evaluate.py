@@ -24,7 +24,6 @@ from corpus_texts import filler, read_texts
 from mlx import nn
 
 import ds4_mlx
-from ds4_mlx.cache import LayerState, SequenceState
 from ds4_mlx.model import Batch, Span
 from ds4_mlx.model.compressor import Projections
 from ds4_mlx.model.indexer import IndexQueries
@@ -55,9 +54,12 @@ class RecentEntries(nn.Module):
         ones = mx.ones((x.shape[0], 1, 1))
         return IndexQueries(ones, ones[..., 0], Projections(ones, ones))
 
-    def extend(self, prepared: IndexQueries, span: Span, state: LayerState) -> mx.array:
+    def extend(self, prepared: IndexQueries, batch: Batch, layer: int) -> None:
+        """Stores nothing."""
+
+    def stored_keys(self, batch: Batch, span: Span, layer: int) -> mx.array:
         """One key [1] per complete block of four tokens."""
-        return mx.arange((span.position + span.length) // 4, dtype=mx.float32)[:, None]
+        return mx.arange(span.end // 4, dtype=mx.float32)[:, None]
 
 
 def without_indexer(model: ds4_mlx.LanguageModel) -> None:
@@ -168,7 +170,7 @@ def mtp_acceptance(model: ds4_mlx.LanguageModel, context: chats.Context, example
         start = len(ids)
         ids += complete(model, model.session(), text)
         ((_, h),) = model.forward([(model.session(), ids[:-1])], with_streams=True)
-        drafts = np.array(mx.argmax(model.mtp_logits(h, ids[1:], state=SequenceState.for_mtp(model.config)), axis=-1))
+        drafts = np.array(mx.argmax(model.mtp_logits(h, ids[1:], state=model.new_mtp_state()), axis=-1))
         # Row p drafts token p + 2. A draft needs one token of the answer (or the prompt's last) and the one before it.
         for position in range(start, len(ids)):
             accepted += int(drafts[position - 2] == ids[position])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 
-from ds4_mlx.cache import RowFormat, index_format, kv_format
+from ds4_mlx.cache import PagedCache, PagePool, RowFormat, index_format, kv_format
 from ds4_mlx.config import ModelConfig
-from ds4_mlx.model import attention as attention_module
-from ds4_mlx.model import indexer as indexer_module
+from ds4_mlx.engine.language_model import LanguageModel, Session
 from ds4_mlx.model.attention import attend
 from ds4_mlx.model.indexer import index_scores
-from ds4_mlx.quant.rows import pack_index, pack_kv, unpack_index, unpack_kv
-from ds4_mlx.quant.simulate import rotate_and_simulate_index, simulate_kv
+from ds4_mlx.quant.simulate import rotate_and_simulate_index, simulate_index, simulate_kv
 
 from support import GOLDEN_CHECKPOINT, ModelIn
 
@@ -78,22 +79,26 @@ class TestFormats:
 
 
 @pytest.mark.parametrize("mode", ["fp32_kvq", "bf16"])
-def test_a_model_that_reads_packed_rows_gives_the_same_logits(
-    mode: str, model_in: ModelIn, tokens: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def logits() -> list[mx.array]:
-        session = model_in(mode).session()
+def test_a_model_that_reads_packed_rows_gives_the_same_logits(mode: str, model_in: ModelIn, tokens: list[int]) -> None:
+    """Beside it, one whose pages and windows hold the rounded rows as they are."""
+    model = model_in(mode)
+    config, dtype = model.config, model.numerics.dtype
+
+    def rounded(form: RowFormat, simulate: Callable[[mx.array], mx.array]) -> RowFormat:
+        return replace(form, encode=lambda rows: (simulate(rows),))
+
+    unpacked = PagePool(
+        config,
+        config.compress_ratios[: config.num_hidden_layers],
+        rounded(kv_format(config, dtype, packed=False), lambda rows: simulate_kv(rows, config.nope_dim)),
+        rounded(index_format(config, dtype, packed=False), simulate_index),
+    )
+
+    def logits(session: Session) -> list[mx.array]:
         return [session.feed(tokens[:150]), *(session.feed([token]) for token in tokens[150:156])]
 
-    def packed_kv(rows: mx.array, nope_dim: int) -> mx.array:
-        return unpack_kv(pack_kv(rows, nope_dim))
-
-    def packed_index(x: mx.array) -> mx.array:
-        rotated = mx.hadamard_transform(x.astype(mx.float32), scale=x.shape[-1] ** -0.5).astype(x.dtype)
-        return unpack_index(pack_index(rotated), x.dtype)
-
-    expected = logits()
-    monkeypatch.setattr(attention_module, "simulate_kv", packed_kv)
-    monkeypatch.setattr(indexer_module, "rotate_and_simulate_index", packed_index)
-    for found, wanted in zip(logits(), expected, strict=True):
+    other = LanguageModel(model.checkpoint, model.tokenizer, model.numerics)
+    other._network, other.cache = model.network, PagedCache(unpacked)
+    assert model.cache.pool.kv.name == "fp8"
+    for found, wanted in zip(logits(model.session()), logits(other.session()), strict=True):
         assert mx.array_equal(found, wanted)

@@ -7,10 +7,19 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from ds4_mlx.cache import bytes_per_token, fixed_bytes, index_format, kv_format, session_bytes
+from ds4_mlx.cache import (
+    PAGE,
+    PagePool,
+    boundary_bytes,
+    bytes_per_token,
+    fixed_bytes,
+    index_format,
+    kv_format,
+    session_bytes,
+)
 from ds4_mlx.config import ModelConfig
 
-from support import GOLDEN_CHECKPOINT
+from support import GOLDEN_CHECKPOINT, ModelIn
 
 MILLION = 1 << 20
 
@@ -51,12 +60,27 @@ def test_a_million_tokens_take_less_than_3_6_gib(released: ModelConfig) -> None:
     assert session_bytes(released, MILLION) < 3.6 * 2**30
 
 
-def test_allocated_arrays_are_that_large(released: ModelConfig) -> None:
-    ratio_4 = replace(released, num_hidden_layers=1, compress_ratios=(4,))
-    entries = MILLION // 4
-    parts = kv_format(ratio_4).parts + index_format(ratio_4).parts
-    arrays = [mx.zeros((entries, part.width), dtype=part.dtype) for part in parts]
-    assert sum(array.nbytes for array in arrays) == session_bytes(ratio_4, MILLION) - fixed_bytes(ratio_4)
+@pytest.mark.parametrize("ratio", [4, 128])
+def test_a_pool_allocates_that_much(released: ModelConfig, ratio: int) -> None:
+    one_layer = replace(released, num_hidden_layers=1, compress_ratios=(ratio,))
+    pool = PagePool.for_model(one_layer)
+    tokens = pool.STEP * PAGE
+    pool.reserve(1)
+    held = sum(array.nbytes for array in pool.arrays())
+    assert held == pool.nbytes == session_bytes(one_layer, tokens) - fixed_bytes(one_layer)
+
+
+def test_all_of_a_million_tokens_is_allocated_in_less_than_3_6_gib(released: ModelConfig) -> None:
+    pool = PagePool.for_model(released)
+    steps = -(-MILLION // (PAGE * pool.STEP))
+    assert steps * pool.STEP * pool.page_bytes + fixed_bytes(released) < 3.6 * 2**30
+
+
+def test_a_kept_boundary_takes_what_its_arrays_take(model_in: ModelIn, tokens: list[int]) -> None:
+    model = model_in("bf16")
+    session = model.session()
+    session.feed(tokens[:256], last_only=True)
+    assert session.state.own_bytes == boundary_bytes(model.config)
 
 
 def test_entries_that_are_not_complete_take_nothing(released: ModelConfig) -> None:

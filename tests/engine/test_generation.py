@@ -15,7 +15,9 @@ from support import ModelIn
 
 @pytest.fixture
 def model(model_in: ModelIn) -> LanguageModel:
-    return model_in("fp32_kvq")
+    model = model_in("fp32_kvq")
+    model.cache.clear()
+    return model
 
 
 @pytest.fixture
@@ -187,6 +189,29 @@ def test_a_next_turn_without_the_old_reasoning_reads_only_what_is_new(
     model.forward([(fresh, session.token_ids)])
     (resumed,), (anew,) = model.forward([(session, [5])]), model.forward([(fresh, [5])])
     assert mx.array_equal(resumed, anew)
+
+
+def test_a_new_session_goes_on_from_what_another_has_read(model: LanguageModel, scripted) -> None:
+    messages = [{"role": "user", "content": "How are you?"}]
+    scripted("Fine.")
+    *_, first = model.stream(messages, temperature=0, thinking=False)
+    scripted("Fine.")
+    *_, again = model.stream(messages, temperature=0, thinking=False)
+    assert again.stats.cached_tokens == first.stats.prompt_tokens - 1
+    messages += [{"role": "assistant", "content": "Fine."}, {"role": "user", "content": "Good."}]
+    scripted("Yes.")
+    *_, later = model.stream(messages, temperature=0, thinking=False)
+    answer_tokens = first.stats.generated_tokens - 1  # the last one, EOS, was never fed
+    assert later.stats.cached_tokens == first.stats.prompt_tokens + answer_tokens
+
+
+def test_an_answer_that_nobody_waited_for_is_kept(model: LanguageModel, scripted) -> None:
+    scripted("Fine, thank you.")
+    stream = model.stream("Hi", temperature=0, thinking=False)
+    next(stream)
+    stream.close()
+    assert model.cache.figures().tail_states == 2
+    assert model.cache.figures().sequences == 0
 
 
 def test_a_session_that_holds_something_else_starts_over(model: LanguageModel) -> None:

@@ -69,7 +69,7 @@ def test_a_session_of_another_model_is_refused(model: LanguageModel, dspark_mode
 
 def test_a_prompt_beyond_the_limit_is_refused_before_its_first_chunk(model: LanguageModel) -> None:
     session = model.session()
-    session.state.position = model.config.max_position_embeddings - 5
+    session.sequence.token_ids = [0] * (model.config.max_position_embeddings - 5)
     with pytest.raises(UserError, match="6 more would pass"):
         session.feed(range(6), chunk=2)
 
@@ -88,7 +88,7 @@ def test_an_empty_call_is_refused(model: LanguageModel) -> None:
 
 def test_the_position_limit_of_the_model_holds(model: LanguageModel) -> None:
     session = model.session()
-    session.state.position = model.config.max_position_embeddings
+    session.sequence.token_ids = [0] * model.config.max_position_embeddings
     with pytest.raises(UserError, match="1048576"):
         session.feed([1])
 
@@ -124,24 +124,3 @@ def test_weights_are_read_at_first_use_only() -> None:
     seen: list[tuple[int, int]] = []
     model.fill(lambda done, total: seen.append((done, total)))
     assert seen[-1] == (model.checkpoint.memory_bytes(),) * 2
-
-
-def test_appending_a_row_needs_no_second_copy_of_the_others() -> None:
-    buffer = ds4_mlx.cache.RowBuffer(1024)
-    buffer.append(mx.ones((5000, 1024)))  # 20 MB
-    buffer.append(mx.ones((1, 1024)))  # grows: room for the rows to come
-    mx.eval(buffer.arrays())
-    mx.reset_peak_memory()
-    held = mx.get_active_memory()
-    for i in range(20):
-        buffer.append(mx.full((1, 1024), float(i)))
-        mx.eval(buffer.arrays())
-    assert mx.get_peak_memory() - held < 1_000_000
-    assert buffer.rows[5001:, 0].tolist() == [float(i) for i in range(20)]
-
-
-def test_rows_survive_growth() -> None:
-    buffer = ds4_mlx.cache.RowBuffer(2)
-    for i in range(700):
-        buffer.append(mx.full((1, 2), float(i)))
-    assert buffer.rows[:, 0].tolist() == [float(i) for i in range(700)]

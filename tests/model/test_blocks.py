@@ -4,7 +4,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ds4_mlx.cache import SequenceState
 from ds4_mlx.model import Batch
 from ds4_mlx.model.indexer import choose_entries, index_scores
 
@@ -28,10 +27,10 @@ def attention(model_in: ModelIn, golden: Golden, tokens: list[int], layer: int, 
     """Runs one attention sublayer over the 140 given rows -> its output at the golden positions, and the batch."""
     z, model = golden("blocks"), model_in(mode)
     x = from_bits(z[f"L{layer}.attn_in_bf16bits"], model.numerics.dtype)
-    state = SequenceState.for_model(model.config)
+    state = model.new_state()
     batch = Batch.of([(state, np.array(tokens[:140]))])
     out = model.network.layers[layer].attn(x, batch, layer)
-    return np.array(out.astype(mx.float32))[z["pos"]], x, batch, state.layers[layer]
+    return np.array(out.astype(mx.float32))[z["pos"]], x, batch, state
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -51,7 +50,7 @@ def test_attention_in_bf16(model_in: ModelIn, golden: Golden, tokens: list[int],
 @pytest.mark.parametrize("layer", [2, 3])
 def test_compressed_entries(model_in: ModelIn, golden: Golden, tokens: list[int], layer: int) -> None:
     *_, state = attention(model_in, golden, tokens, layer, "fp32_kvq")
-    entries = np.array(state.entries.rows)
+    entries = np.array(state.entries(layer, 140).all())
     reference = golden("blocks")[f"L{layer}.comp_kv"]
     assert entries.shape == reference.shape
     assert np.mean(np.abs(entries - reference) <= 1e-5) >= 0.995
@@ -60,7 +59,7 @@ def test_compressed_entries(model_in: ModelIn, golden: Golden, tokens: list[int]
 def test_index_keys_scores_and_choice(model_in: ModelIn, golden: Golden, tokens: list[int]) -> None:
     z, model = golden("blocks"), model_in("fp32_kvq")
     _, x, batch, state = attention(model_in, golden, tokens, 2, "fp32_kvq")
-    keys = state.index_entries.rows
+    keys = state.index_entries(2, 140).all()
     assert np.mean(np.abs(np.array(keys) - z["L2.index_kv"]) <= 1e-5) >= 0.995
 
     attn = model.network.layers[2].attn
@@ -96,7 +95,7 @@ def test_moe(model_in: ModelIn, golden: Golden, tokens: list[int], layer: int, m
 def test_one_whole_block(model_in: ModelIn, golden: Golden, tokens: list[int]) -> None:
     z, model = golden("blocks"), model_in("fp32_kvq")
     layer = int(z["block_layer"])
-    batch = Batch.of([(SequenceState.for_model(model.config), np.array(tokens[:8]))])
+    batch = Batch.of([(model.new_state(), np.array(tokens[:8]))])
     out = model.network.layers[layer](from_bits(z["block_in_bf16bits"], mx.float32), batch, layer)
     reference = z["block_out_fp32_kvq"]
     error = np.sqrt(((np.array(out) - reference) ** 2).mean() / (reference**2).mean())

@@ -4,7 +4,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ds4_mlx.cache import SequenceState
 from ds4_mlx.model import Batch
 from ds4_mlx.model.hyper_connections import hc_pre, site
 
@@ -13,7 +12,7 @@ from support import ModelIn
 
 @pytest.fixture
 def batch(model_in: ModelIn, tokens: list[int]) -> Batch:
-    return Batch.of([(SequenceState.for_model(model_in("bf16").config), np.array(tokens[:130]))])
+    return Batch.of([(model_in("bf16").new_state(), np.array(tokens[:130]))])
 
 
 def test_every_sublayer_keeps_bf16(model_in: ModelIn, batch: Batch) -> None:
@@ -42,12 +41,13 @@ def test_streams_stay_bf16_and_logits_are_fp32(model_in: ModelIn, batch: Batch) 
 
 def test_the_cache_holds_bf16_rows_and_fp32_compressor_state(model_in: ModelIn, batch: Batch) -> None:
     model_in("bf16").network(batch)
-    for layer in batch.spans[0].state.layers:
-        rows = [layer.window] + [part.rows for part in (layer.entries, layer.index_entries) if part is not None]
-        assert {row.dtype for row in rows} == {mx.bfloat16}
-        for compressor in (layer.compressor, layer.index_compressor):
-            if compressor is not None:
-                assert {a.dtype for a in compressor.arrays()} <= {mx.float32}
+    state = batch.spans[0].state
+    for i, layer in enumerate(state.layers):
+        held = [rows for rows in (state.entries(i, 130), state.index_entries(i, 130)) if rows is not None]
+        assert {rows.all().dtype for rows in held} <= {mx.bfloat16}
+        assert batch.pool.kv.decode(layer.window).dtype == mx.bfloat16
+        for block in (layer.compressor, layer.index_compressor):
+            assert block is None or {block.values.dtype, block.gates.dtype} == {mx.float32}
 
 
 def test_weights_are_held_as_released(model_in: ModelIn) -> None:

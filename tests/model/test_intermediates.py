@@ -4,7 +4,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ds4_mlx.cache import SequenceState
 from ds4_mlx.model import Batch
 from ds4_mlx.model.hyper_connections import Mix, hc_post, hc_pre, site
 from ds4_mlx.model.indexer import choose_entries, index_scores
@@ -19,7 +18,7 @@ def found(model_in: ModelIn, tokens: list[int]) -> Found:
     """One fp32_plain prefill of 140 tokens, walked by hand; names as in the golden file, all rows."""
     model = model_in("fp32_plain")
     network, config = model.network, model.config
-    state = SequenceState.for_model(config)
+    state = model.new_state()
     batch = Batch.of([(state, np.array(tokens[:140]))])
     h = mx.repeat(network.embedding(batch.ids)[:, None], config.hc_mult, axis=1)
     values: dict[str, mx.array] = {}
@@ -33,11 +32,10 @@ def found(model_in: ModelIn, tokens: list[int]) -> Found:
         x = block.attn_norm(x)
         out = block.attn(x, batch, i)
         values[f"L{i}.attn_out"] = out
-        layer = state.layers[i]
-        if layer.entries is not None:
-            values[f"L{i}.comp_kv"] = layer.entries.rows
-        if layer.index_entries is not None:
-            keys = layer.index_entries.rows
+        if entries := state.entries(i, 140):
+            values[f"L{i}.comp_kv"] = entries.all()
+        if index_entries := state.index_entries(i, 140):
+            keys = index_entries.all()
             index = block.attn.indexer.prepare(x, block.attn.q_norm(block.attn.wq_a(x)), batch)
             scores = index_scores(index.queries, index.weights, keys)
             visible = mx.array(np.arange(keys.shape[0]) < (np.arange(140)[:, None] + 1) // 4)

@@ -8,7 +8,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import ds4_mlx
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.model.linear import on_cpu
 
@@ -106,7 +105,7 @@ def test_mtp_alone_from_given_streams(model_in: ModelIn, golden: Golden, tokens:
 def test_mtp_fed_in_pieces_equals_mtp_fed_at_once(model_in: ModelIn, golden: Golden, tokens: list[int]) -> None:
     z, model = golden("logits"), model_in("fp32_plain")
     h = mx.array(z["mtp_h_in"])
-    state = ds4_mlx.cache.SequenceState.for_mtp(model.config)
+    state = model.new_mtp_state()
     parts = [model.mtp_logits(h[a:b], tokens[1 + a : 1 + b], state=state) for a, b in ((0, 1), (1, 8), (8, 20))]
     assert np.abs(np.array(mx.concatenate(parts)) - z["mtp_from_h_in"]).max() <= PLAIN
 

@@ -1,0 +1,187 @@
+"""Sequences to segments and back. What comes back goes on bit for bit as if it had never been away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from ds4_mlx.cache.paged import CachedSequence, PagedCache
+from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool
+from ds4_mlx.cache.segment import Segment
+from ds4_mlx.cache.state import LayerState, OpenBlock
+from ds4_mlx.errors import UserError
+
+
+def export_segments(sequence: CachedSequence, after: int = 0) -> list[Segment]:
+    """All of `iter_segments` at once: a copy of what they hold."""
+    return list(iter_segments(sequence, after))
+
+
+def iter_segments(sequence: CachedSequence, after: int = 0) -> Iterator[Segment]:
+    """The memory of a sequence from token `after` on, a multiple of 128: where earlier segments of it ended.
+
+    Cut at the boundary states that are kept, so that what a sequence grew by is all that has to be written. The last
+    one is the tail. Tokens that the sequence owes are not part of it. The sequence must not be fed in between.
+    """
+    state = sequence.state
+    if after % PAGE or not 0 <= after <= state.position:
+        raise ValueError(f"after is {after}; expected a multiple of {PAGE} up to {state.position}.")
+    if state.position == 0:
+        return
+    sequence.keep_boundary()
+    pool, info = state.pool, format_info(state.pool)
+    ids = np.array(sequence.token_ids[: state.position], dtype=np.int32)
+    boundaries = {node.depth * PAGE: node.places.get(b"") for node in sequence.path() if node.depth * PAGE > after}
+    start, full = after, state.full_pages * PAGE
+    for stop in [position for position, place in boundaries.items() if place is not None or position == full]:
+        arrays = _page_arrays(pool, state.table.pages[start // PAGE : stop // PAGE], stop - start)
+        place = boundaries[stop]
+        if place is not None:
+            arrays.update(_state_arrays(pool, place.layers))
+        yield _evaluated(Segment(start, ids[start:stop], arrays, "pages", info))
+        start = stop
+    arrays = _page_arrays(pool, state.table.pages[full // PAGE :], state.position - full)
+    arrays.update(_state_arrays(pool, state.layers))
+    if sequence.logits is not None and not sequence.owed:
+        arrays["logits"] = sequence.logits
+    yield _evaluated(Segment(full, ids[full:], arrays, "tail", info))
+
+
+def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: int = 0) -> CachedSequence:
+    """A sequence from its segments in order, the first from token 0 on. Its boundary states are kept in the cache.
+
+    If the last segment has no state, the tokens behind the last one that has are owed. Raises `UserError` where a
+    segment does not follow from the one before or does not fit the model.
+    """
+    sequence = cache.sequence(draft=draft)
+    state, pool, usable = sequence.state, cache.pool, 0
+    for segment in segments:
+        _check(segment, state.position, pool)
+        pages = state.full_pages
+        state.make_room(len(segment.token_ids))
+        _write(pool, state.table.pages[pages:], segment)
+        sequence.token_ids.extend(segment.token_ids.tolist())
+        has_state = any(name.startswith("state.") for name in segment.arrays)
+        layers = [_layer_state(pool, i, segment.arrays) for i in range(len(pool.ratios))] if has_state else state.layers
+        state.set_to(segment.stop, layers)
+        usable = segment.stop if has_state else usable
+        mx.eval(*pool.arrays(), *state.arrays())
+        sequence.enter_pages()
+        if has_state:
+            sequence.note_boundary()
+            sequence.keep_boundary()
+        sequence.logits = segment.arrays.get("logits")
+    if usable < state.position:
+        sequence.go_to(cache.match(sequence.token_ids), sequence.token_ids)
+    cache.evict()
+    return sequence
+
+
+def _evaluated(segment: Segment) -> Segment:
+    """With arrays of its own: as long as they wait to be gathered they hold the pool, and the next write copies it."""
+    mx.eval(*segment.arrays.values())
+    return segment
+
+
+def format_info(pool: PagePool) -> dict[str, str]:
+    """How a pool's rows are stored, as segments say it."""
+    dtype = next((part.dtype for part in pool.kv.parts if part.name in ("tail", "rows")), mx.uint8)
+    return {"kv": pool.kv.name, "index": pool.index.name, "dtype": str(dtype).rpartition(".")[-1]}
+
+
+def _pages_of(pool: PagePool) -> Iterator[tuple[str, LayerPages]]:
+    """Every layer's pages with the beginning of their arrays' names."""
+    for i in range(len(pool.ratios)):
+        for kind, pages in (("entries", pool.entries[i]), ("index", pool.index_entries[i])):
+            if pages is not None:
+                yield f"pages.{i}.{kind}", pages
+
+
+def _rows(pages: LayerPages, numbers: Sequence[int], tokens: int) -> mx.array:
+    """Where the rows of `tokens` tokens are that begin with the first of these pages."""
+    first = np.array(numbers, dtype=np.int32)[:, None] * pages.per_page
+    return mx.array((first + np.arange(pages.per_page, dtype=np.int32)).flatten()[: tokens // pages.ratio])
+
+
+def _page_arrays(pool: PagePool, numbers: Sequence[int], tokens: int) -> dict[str, mx.array]:
+    arrays = {}
+    for name, pages in _pages_of(pool):
+        rows = _rows(pages, numbers, tokens)
+        if rows.size:
+            parts = zip(pages.format.parts, pages.take(rows), strict=True)
+            arrays.update({f"{name}.{part.name}": array for part, array in parts})
+    return arrays
+
+
+def _state_arrays(pool: PagePool, layers: Sequence[LayerState]) -> dict[str, mx.array]:
+    arrays = {}
+    for i, layer in enumerate(layers):
+        for part, array in zip(pool.kv.parts, layer.window or (), strict=False):
+            arrays[f"state.{i}.window.{part.name}"] = array
+        for name in ("compressor", "index_compressor"):
+            block = getattr(layer, name)
+            if block is not None:
+                arrays[f"state.{i}.{name}.values"] = block.values
+                arrays[f"state.{i}.{name}.gates"] = block.gates
+    return arrays
+
+
+def _write(pool: PagePool, numbers: Sequence[int], segment: Segment) -> None:
+    for name, pages in _pages_of(pool):
+        rows = _rows(pages, numbers, len(segment.token_ids))
+        if rows.size:
+            pages.write(rows, [segment.arrays[f"{name}.{part.name}"] for part in pages.format.parts])
+
+
+def _layer_state(pool: PagePool, layer: int, arrays: dict[str, mx.array]) -> LayerState:
+    def block(name: str) -> OpenBlock | None:
+        values = arrays.get(f"state.{layer}.{name}.values")
+        return None if values is None else OpenBlock(values, arrays[f"state.{layer}.{name}.gates"])
+
+    window = tuple(arrays[f"state.{layer}.window.{part.name}"] for part in pool.kv.parts)
+    return LayerState(window, block("compressor"), block("index_compressor"))
+
+
+def _check(segment: Segment, position: int, pool: PagePool) -> None:
+    """Raises `UserError` unless the segment continues a sequence of `position` tokens in this pool."""
+    where, n = f"The segment at token {segment.start}", len(segment.token_ids)
+    if segment.start != position or position % PAGE:
+        raise UserError(f"{where} does not follow: the ones before it end at {position}.")
+    if (segment.kind == "pages" and (n == 0 or n % PAGE)) or (segment.kind == "tail" and n >= PAGE):
+        raise UserError(f"{where} has {n} tokens, which no segment of kind {segment.kind!r} has.")
+    for key, expected in format_info(pool).items():
+        if segment.info.get(key, expected) != expected:
+            raise UserError(f"{where} stores {key} as {segment.info[key]}; this model has {expected}.")
+    for name, pages in _pages_of(pool):
+        rows = n // pages.ratio
+        for part in pages.format.parts if rows else ():
+            _check_array(segment, f"{name}.{part.name}", (rows, part.width), part.dtype)
+    if segment.kind == "tail" or any(name.startswith("state.") for name in segment.arrays):
+        window = min(segment.stop, pool.config.sliding_window - 1)
+        for i, ratio in enumerate(pool.ratios):
+            for part in pool.kv.parts:
+                _check_array(segment, f"state.{i}.window.{part.name}", (window, part.width), part.dtype)
+            for name, width in _blocks(pool, ratio):
+                needed = segment.stop - max(0, (segment.stop // ratio - (ratio == 4)) * ratio)
+                for array in ("values", "gates") if needed else ():
+                    _check_array(segment, f"state.{i}.{name}.{array}", (needed, width), mx.float32)
+
+
+def _blocks(pool: PagePool, ratio: int) -> list[tuple[str, int]]:
+    """The open blocks of a layer: name and channels."""
+    if ratio == 4:
+        return [("compressor", 2 * pool.config.head_dim), ("index_compressor", 2 * pool.config.index_head_dim)]
+    return [("compressor", pool.config.head_dim)] if ratio else []
+
+
+def _check_array(segment: Segment, name: str, shape: tuple[int, int], dtype: mx.Dtype) -> None:
+    """The first number of the shape may be larger: states keep more rows where drafts are rolled back."""
+    array = segment.arrays.get(name)
+    where = f"The segment at token {segment.start}"
+    if array is None:
+        raise UserError(f"{where} lacks {name}.")
+    rows_fit = array.shape[0] == shape[0] if name.startswith("pages.") else array.shape[0] >= shape[0]
+    if array.ndim != 2 or not rows_fit or array.shape[1] != shape[1] or array.dtype != dtype:
+        raise UserError(f"{where} has {name} as {array.dtype} {array.shape}; this model expects {dtype} {shape}.")

@@ -1,0 +1,33 @@
+"""A piece of a sequence's memory as named arrays: what is written to disk, and read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import mlx.core as mx
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens start to start + n of a sequence.
+
+    kind: "pages" is a whole number of full pages (n > 0, start a multiple of 128), with the boundary state at its end
+    if one is kept; "tail" is what lies behind the last full page (n is 0 to 127), with the complete state there.
+    arrays: `pages.<layer>.entries.<part>` [rows, width] and `pages.<layer>.index.<part>`, in order of position;
+    `state.<layer>.window.<part>`, `state.<layer>.compressor.values` and `.gates`, `state.<layer>.index_compressor...`;
+    `logits` float32 [vocab], of the token after the last, if known. Parts are those of the row formats that `info`
+    names. What would have no rows is left out.
+    """
+
+    start: int
+    token_ids: np.ndarray  # int32 [n]
+    arrays: dict[str, mx.array]
+    kind: Literal["pages", "tail"]
+    info: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def stop(self) -> int:
+        """The position after the last token."""
+        return self.start + len(self.token_ids)
