@@ -31,7 +31,7 @@ class Kernel:
     text: names and body, under the dialect rules of docs/kernels.md. twin: the same function in plain operations, which
     defines what the kernel computes, and computes it where there is no GPU. launch: from the inputs to a `Launch`.
     samples: inputs for the self-test, the same ones every time. exact: whether kernel and twin are equal bit for bit;
-    otherwise max |kernel - twin| / max |twin| is bounded by the dtype of the first input (`tolerance`).
+    otherwise `relative_error` is bounded by the dtype of the first input (`tolerance`).
     """
 
     text: KernelText
@@ -71,17 +71,27 @@ def runs_kernels() -> bool:
 
 
 def tolerance(dtype: mx.Dtype) -> float:
-    """How far a kernel may be from its twin, relative to the largest value, for activations of `dtype`."""
+    """How large `relative_error` of a kernel may be for activations of `dtype`."""
     return 1e-5 if dtype == mx.float32 else 2e-3
 
 
 def relative_error(found: list[mx.array], expected: list[mx.array]) -> float:
-    """max |found - expected| / max |expected| over all outputs; infinite where a number is not one."""
-    worst = 0.0
-    for output, wanted in zip(found, expected, strict=True):
-        a, b = np.array(output.astype(mx.float32)), np.array(wanted.astype(mx.float32))
-        if a.shape != b.shape or not np.isfinite(a).all():
-            return float("inf")
-        if a.size:
-            worst = max(worst, float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)))
+    """The worst output's max |found - expected| / max |expected|; infinite where a number is not one.
+
+    Sums in another order may round another way, and one step of bfloat16 is up to 8e-3 of a value: it alone would pass
+    every useful bound. So where no number of a 16-bit output is off by more than one step of the largest, what counts
+    is |found - expected| / |expected| over the whole output, which a few such steps hardly change and a wrong row does.
+    """
+    return max((_error(output, wanted) for output, wanted in zip(found, expected, strict=True)), default=0.0)
+
+
+def _error(output: mx.array, wanted: mx.array) -> float:
+    a, b = np.array(output.astype(mx.float32)), np.array(wanted.astype(mx.float32))
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return float("inf")
+    if not a.size:
+        return 0.0
+    worst = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+    if output.dtype in (mx.float16, mx.bfloat16) and worst <= mx.finfo(output.dtype).eps:
+        return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
     return worst

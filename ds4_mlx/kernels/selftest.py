@@ -25,7 +25,7 @@ KERNELS: list[Kernel] = [
 
 
 class Outcome(NamedTuple):
-    """The largest error of a kernel over its samples with activations of `dtype`, relative to the largest value.
+    """The largest `relative_error` of a kernel over its samples with activations of `dtype`.
 
     `tolerance` is what it may be. `error` is infinite if the kernel gave something that is not a number; `problem` says
     why it could not run at all.
