@@ -92,7 +92,8 @@ def test_it_adds_and_subtracts_numbers_it_has_not_seen_together(model: LanguageM
 
 def test_it_recalls_a_fact_from_beyond_its_window(model: LanguageModel) -> None:
     filler = "The old mill stood by the river. Nobody had used it for years. Grass grew on its roof. " * 14
-    text = f"Read this text.\nMarco Hill lives in Oslo.\nAnna Moore lives in Rome.\n{filler}\n\nWhere does Marco Hill live?"
+    facts = "Marco Hill lives in Oslo.\nAnna Moore lives in Rome."
+    text = f"Read this text.\n{facts}\n{filler}\n\nWhere does Marco Hill live?"
     assert len(model.tokenizer.encode(filler)) > 2 * model.config.sliding_window
     prompt = encode_messages([{"role": "user", "content": text}], thinking_mode="chat")
     assert greedy(model, [prompt], limit=24) == [f"Marco Hill lives in Oslo.{EOS}"]
