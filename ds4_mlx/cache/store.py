@@ -244,7 +244,7 @@ class SessionStore:
         try:
             for _ in range(_ATTEMPTS):
                 chain = self._write_segments(ids, export, mark)
-                with self._lock():
+                with self.lock():
                     if all(self._is_there(part) for part in chain):
                         return self._publish(replace(head, chain=chain, title=_title(head.messages)), earlier)
             raise UserError(f"Another process keeps removing what is being saved in {self.directory}.")
@@ -323,7 +323,7 @@ class SessionStore:
         on_disk = next((other for other in heads if other.id == head.id), None)
         if on_disk is not None and (earlier is None or on_disk.revision != earlier.revision):
             self.warn(f"The session {head.label} was saved by another process meanwhile; both versions are kept.")
-            name = _free_name(head.name, heads) if head.name else None
+            name = free_name(head.name, heads) if head.name else None
             head, on_disk = replace(head, id=new_id(), name=name, revision=0), None
         if head.name and any(other.name == head.name and other.id != head.id for other in heads):
             raise UserError(f"There is another session named {head.name!r}; choose another name.")
@@ -337,7 +337,7 @@ class SessionStore:
     def use(self, head: Head) -> Head:
         """Notes that a session was restored. In a directory that cannot be written nothing is noted."""
         try:
-            with self._lock():
+            with self.lock():
                 now = self._read_head(head.id)
                 noted = replace(now, used=time.time(), hits=now.hits + 1)
                 write_durably(self.directory, self.head_path(head.id), encode(noted))
@@ -350,7 +350,7 @@ class SessionStore:
     def remove(self, reference: str) -> Head:
         """Removes one session and the segments that no other one needs."""
         try:
-            with self._lock():
+            with self.lock():
                 head = self._find(self.heads(), reference)
                 self._drop(head)
                 return head
@@ -362,7 +362,7 @@ class SessionStore:
         sessions that went.
         """
         try:
-            with self._lock():
+            with self.lock():
                 dropped = self._evict(self.budget if budget is None else budget, self.in_use)
                 self._remove_orphans()
             sweep(self.directory)
@@ -400,7 +400,8 @@ class SessionStore:
                 continue
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
+        """Held while heads change or files go. Not needed for reading, nor for writing segments."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.directory / "lock", timeout=_LOCK_TIMEOUT):
             yield
@@ -426,7 +427,8 @@ def _state(segment: Segment) -> dict[str, Any]:
     return {name: array for name, array in segment.arrays.items() if name.startswith("state.")}
 
 
-def _free_name(name: str, heads: Sequence[Head]) -> str:
+def free_name(name: str, heads: Sequence[Head]) -> str:
+    """The name with the first number behind it that no session has."""
     taken, n = Counter(head.name for head in heads), 2
     while f"{name} ({n})" in taken:
         n += 1
