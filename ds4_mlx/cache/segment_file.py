@@ -14,7 +14,7 @@ import numpy as np
 
 from ds4_mlx.cache.files import aside, checksum, sync_file
 from ds4_mlx.cache.segment import Segment
-from ds4_mlx.checkpoint.safetensors_file import read_header
+from ds4_mlx.checkpoint.safetensors_file import NUMPY_DTYPES, Tensor, read_header
 from ds4_mlx.errors import UserError
 
 FORMAT = "ds4-mlx segment 1"
@@ -129,66 +129,60 @@ def _why(path: Path, message: str) -> str:
 
 
 def check(path: Path, name: str) -> None:
-    """Reads the whole file without MLX and compares every tensor with its checksum. Raises `DamagedError`."""
-    _, tensors = _header(path, name)
-    data = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
-    for tensor in read_header(path)[0].values():
-        piece = data[tensor.offset : tensor.offset + tensor.nbytes]
-        if checksum(piece.data) != tensors[tensor.name][2]:
-            raise DamagedError(f"the checksum of {tensor.name} does not match")
+    """Reads the whole file and compares every tensor with its checksum. Raises as `read` does."""
+    read(path, name)
 
 
-class SegmentReader:
-    """Reads one segment in two steps, so that the next file is read while this one is being compared.
+class Contents(NamedTuple):
+    """A segment file that was read and found sound. No MLX so far: files are read in a thread of their own."""
 
-    Opening checks the header and starts reading; `segment` waits, compares every tensor with its checksum and returns.
-    Both raise `DamagedError`, or `FileNotFoundError` where another process removed the file.
-    """
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.metadata, self._tensors = _header(path, name)
-        try:
-            self._arrays: dict[str, mx.array] = mx.load(str(path), format="safetensors")  # type: ignore[assignment]
-            mx.async_eval(*self._arrays.values())
-        except (RuntimeError, ValueError) as error:
-            if not path.exists():
-                raise FileNotFoundError(str(path)) from None
-            raise DamagedError(f"MLX cannot read it: {error}") from None
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+    data: bytes  # of the whole file
 
     @property
     def parent(self) -> str:
         """The name of the segment before; empty for a first one."""
         return self.metadata["parent"]
 
-    @property
-    def mark(self) -> ModelMark:
-        """The model it belongs to."""
-        return ModelMark(self.metadata["checkpoint"], self.metadata["weights"], self.metadata["numerics"])
-
     def segment(self) -> Segment:
-        """The segment, compared byte for byte with its checksums."""
-        arrays = self._arrays
-        for name, array in arrays.items():
-            try:
-                data = _bytes_of(array)
-            except RuntimeError as error:  # the file ended early
-                raise DamagedError(f"MLX cannot read it: {error}") from None
-            if checksum(data) != self._tensors[name][2]:
-                raise DamagedError(f"the checksum of {name} does not match")
+        """The segment, with arrays of its own."""
+        arrays = {name: self._array(tensor) for name, tensor in self.tensors.items()}
         ids = arrays.pop(TOKENS, None)
-        metadata = self.metadata
         return Segment(
-            int(metadata["start"]),
+            int(self.metadata["start"]),
             np.zeros(0, np.int32) if ids is None else np.array(ids),
             arrays,
-            metadata["kind"],  # type: ignore[arg-type]
-            json.loads(metadata["info"]),
-            metadata["text"],
+            self.metadata["kind"],  # type: ignore[arg-type]
+            json.loads(self.metadata["info"]),
+            self.metadata["text"],
         )
 
+    def _array(self, tensor: Tensor) -> mx.array:
+        raw = np.frombuffer(self.data, np.uint8, tensor.nbytes, tensor.offset)
+        kind = NUMPY_DTYPES[tensor.dtype]
+        if tensor.offset % kind.itemsize:
+            raw = raw.copy()  # aligned
+        array = mx.array(raw.view(kind).reshape(tensor.shape))
+        return array.view(_DTYPES[tensor.dtype]) if _DTYPES[tensor.dtype] != array.dtype else array
 
-def _header(path: Path, name: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Metadata and the table of tensors, after comparing them with the seal, the name and what the file holds."""
+
+def read(path: Path, name: str) -> Contents:
+    """A segment file, compared byte for byte with its checksums.
+
+    Raises `DamagedError`, or `FileNotFoundError` where another process removed the file.
+    """
+    metadata, held, tensors = _header(path, name)
+    data = path.read_bytes()
+    view = memoryview(data)
+    for tensor in held.values():
+        if checksum(view[tensor.offset : tensor.offset + tensor.nbytes]) != tensors[tensor.name][2]:
+            raise DamagedError(f"the checksum of {tensor.name} does not match")
+    return Contents(metadata, held, data)
+
+
+def _header(path: Path, name: str) -> tuple[dict[str, str], dict[str, Tensor], dict[str, Any]]:
+    """Metadata, where the tensors are, and what they should be; compared with the seal, the name and each other."""
     if not path.exists():
         raise FileNotFoundError(str(path))
     try:
@@ -217,7 +211,7 @@ def _header(path: Path, name: str) -> tuple[dict[str, str], dict[str, Any]]:
         begin = 8 + int.from_bytes(file.read(8), "little")
     if path.stat().st_size != begin + sum(t.nbytes for t in held.values()):
         raise DamagedError("its length is wrong")
-    return metadata, tensors
+    return metadata, held, tensors
 
 
 def link(sealed: Sealed, segment: Segment, nbytes: int) -> Link:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +27,14 @@ from ds4_mlx.cache.head import Head, decode, encode, new_id
 from ds4_mlx.cache.index import Index
 from ds4_mlx.cache.segment import Segment
 from ds4_mlx.cache.segment_file import (
+    Contents,
     DamagedError,
     Link,
     ModelMark,
     PrefixHash,
-    SegmentReader,
     check,
     link,
+    read,
     seal,
     write_aside,
 )
@@ -90,6 +92,7 @@ class SessionStore:
         self.warn = warn
         self.in_use: set[str] = set()  # ids of sessions this process goes on with: never evicted
         self._just_used = just_used
+        self._told: set[str] = set()  # segments that were found damaged or gone
         self._index = Index(self.directory, self.warn)
 
     # Reading
@@ -142,39 +145,44 @@ class SessionStore:
     def read_chain(self, chain: Sequence[Link]) -> Iterator[Segment]:
         """Segments in order. Ends early, with a warning, where a file is damaged (it goes to quarantine) or gone."""
         parent, before = "", None
-        following = self._open(chain[0]) if chain else None
-        for i, part in enumerate(chain):
-            reader = following
-            following = None
-            if reader is None:
-                return
-            if i + 1 < len(chain):
-                following = self._open(chain[i + 1])  # is read while this one is compared
-            try:
-                if reader.parent != parent:
-                    raise DamagedError("it does not follow the segment before it")
-                segment = reader.segment()
-                if (segment.start, segment.stop) != (part.start, part.stop):
-                    raise DamagedError("it holds other tokens than the session says")
-            except DamagedError as error:
-                quarantine(self.directory, self.path(part.name), str(error), self.warn)
-                return
-            if not len(segment.token_ids) and before is not None and not segment.has_state:
-                segment = replace(segment, arrays={**_state(before), **segment.arrays})
-            yield segment
-            parent, before = part.name, segment
+        with ThreadPoolExecutor(1) as ahead:  # reads and compares the next file while this one is used
+            following = ahead.submit(self._open, chain[0]) if chain else None
+            for i, part in enumerate(chain):
+                assert following is not None
+                contents = following.result()
+                if contents is None:
+                    return
+                if i + 1 < len(chain):
+                    following = ahead.submit(self._open, chain[i + 1])
+                segment = contents.segment()
+                if contents.parent != parent or (segment.start, segment.stop) != (part.start, part.stop):
+                    self._set_aside(part.name, "it does not follow the segment before it")
+                    return
+                if not len(segment.token_ids) and before is not None and not segment.has_state:
+                    segment = replace(segment, arrays={**_state(before), **segment.arrays})
+                yield segment
+                parent, before = part.name, segment
 
-    def _open(self, part: Link) -> SegmentReader | None:
+    def _open(self, part: Link) -> Contents | None:
         path = self.path(part.name)
         try:
-            return SegmentReader(path, part.name)
+            return read(path, part.name)
         except FileNotFoundError:
-            self.warn(f"{path} is gone; what the session held from token {part.start} on has to be computed again.")
+            self._tell(part.name, f"{path} is gone; what a session held from token {part.start} on is computed again.")
         except DamagedError as error:
-            quarantine(self.directory, path, str(error), self.warn)
+            self._set_aside(part.name, str(error))
         except OSError as error:
-            self.warn(f"{path} cannot be read: {error.strerror or error}.")
+            self._tell(part.name, f"{path} cannot be read: {error.strerror or error}.")
         return None
+
+    def _tell(self, name: str, text: str) -> None:
+        """Warns, once a segment however many sessions share it."""
+        if name not in self._told:
+            self._told.add(name)
+            self.warn(text)
+
+    def _set_aside(self, name: str, why: str) -> None:
+        quarantine(self.directory, self.path(name), why, lambda text: self._tell(name, text))
 
     def match(self, token_ids: Sequence[int] | np.ndarray, mark: ModelMark) -> Prefix | None:
         """The longest stored prefix of these token ids from which a sequence can go on, from whatever session."""
@@ -307,7 +315,7 @@ class SessionStore:
         except FileNotFoundError:
             return False
         except DamagedError as error:
-            quarantine(self.directory, path, str(error), self.warn)
+            self._set_aside(name, str(error))
             return False
         return True
 
