@@ -13,7 +13,7 @@ from ds4_mlx.cache.store import SessionStore
 
 
 def main() -> None:
-    store, rng = SessionStore(sys.argv[1], warn=lambda text: print("WARNING", text, flush=True))
+    store = SessionStore(sys.argv[1], warn=lambda text: print("WARNING", text, flush=True))
     rng = np.random.default_rng(int(sys.argv[2]))
     common = Sample()
     common.grow(np.random.default_rng(0), 640)
