@@ -15,33 +15,38 @@ from ds4_mlx.errors import UserError
 
 
 def export_segments(sequence: CachedSequence, after: int = 0) -> list[Segment]:
+    """All of `iter_segments` at once: a copy of what they hold."""
+    return list(iter_segments(sequence, after))
+
+
+def iter_segments(sequence: CachedSequence, after: int = 0) -> Iterator[Segment]:
     """The memory of a sequence from token `after` on, a multiple of 128: where earlier segments of it ended.
 
     Cut at the boundary states that are kept, so that what a sequence grew by is all that has to be written. The last
-    one is the tail. Tokens that the sequence owes are not part of it.
+    one is the tail. Tokens that the sequence owes are not part of it. The sequence must not be fed in between.
     """
     state = sequence.state
     if after % PAGE or not 0 <= after <= state.position:
         raise ValueError(f"after is {after}; expected a multiple of {PAGE} up to {state.position}.")
     if state.position == 0:
-        return []
+        return
     sequence.keep_boundary()
     pool, info = state.pool, format_info(state.pool)
     ids = np.array(sequence.token_ids[: state.position], dtype=np.int32)
     boundaries = {node.depth * PAGE: node.places.get(b"") for node in sequence.path() if node.depth * PAGE > after}
-    segments, start, full = [], after, state.full_pages * PAGE
+    start, full = after, state.full_pages * PAGE
     for stop in [position for position, place in boundaries.items() if place is not None or position == full]:
         arrays = _page_arrays(pool, state.table.pages[start // PAGE : stop // PAGE], stop - start)
         place = boundaries[stop]
         if place is not None:
             arrays.update(_state_arrays(pool, place.layers))
-        segments.append(Segment(start, ids[start:stop], arrays, "pages", info))
+        yield _evaluated(Segment(start, ids[start:stop], arrays, "pages", info))
         start = stop
     arrays = _page_arrays(pool, state.table.pages[full // PAGE :], state.position - full)
     arrays.update(_state_arrays(pool, state.layers))
     if sequence.logits is not None and not sequence.owed:
         arrays["logits"] = sequence.logits
-    return [*segments, Segment(full, ids[full:], arrays, "tail", info)]
+    yield _evaluated(Segment(full, ids[full:], arrays, "tail", info))
 
 
 def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: int = 0) -> CachedSequence:
@@ -72,6 +77,12 @@ def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: in
         sequence.go_to(cache.match(sequence.token_ids), sequence.token_ids)
     cache.evict()
     return sequence
+
+
+def _evaluated(segment: Segment) -> Segment:
+    """With arrays of its own: as long as they wait to be gathered they hold the pool, and the next write copies it."""
+    mx.eval(*segment.arrays.values())
+    return segment
 
 
 def format_info(pool: PagePool) -> dict[str, str]:
