@@ -9,9 +9,9 @@ processes may share a directory: heads change, and files go, only under its lock
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +45,7 @@ JUST_USED = 60.0  # seconds for which a session is not evicted: another process 
 _LOCK_TIMEOUT = 120.0
 _ORPHANS_AFTER = 3600.0  # seconds after which a segment without a session is not about to get one
 _ATTEMPTS = 5
+_AHEAD = 3  # files read at once: a disk is faster when the next read is there before one ends
 
 
 def default_directory() -> Path:
@@ -145,15 +146,14 @@ class SessionStore:
     def read_chain(self, chain: Sequence[Link]) -> Iterator[Segment]:
         """Segments in order. Ends early, with a warning, where a file is damaged (it goes to quarantine) or gone."""
         parent, before = "", None
-        with ThreadPoolExecutor(1) as ahead:  # reads and compares the next file while this one is used
-            following = ahead.submit(self._open, chain[0]) if chain else None
+        coming: deque[Future[Contents | None]] = deque()
+        with ThreadPoolExecutor(_AHEAD) as readers:  # read and compare the next files while this one is used
             for i, part in enumerate(chain):
-                assert following is not None
-                contents = following.result()
+                while len(coming) < _AHEAD and i + len(coming) < len(chain):
+                    coming.append(readers.submit(self._open, chain[i + len(coming)]))
+                contents = coming.popleft().result()
                 if contents is None:
                     return
-                if i + 1 < len(chain):
-                    following = ahead.submit(self._open, chain[i + 1])
                 segment = contents.segment()
                 if contents.parent != parent or (segment.start, segment.stop) != (part.start, part.stop):
                     self._set_aside(part.name, "it does not follow the segment before it")

@@ -33,7 +33,7 @@ def files(store: SessionStore) -> dict[str, int]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> SessionStore:
-    return SessionStore(tmp_path / "kv", warn=lambda text: pytest.fail(text))
+    return SessionStore(tmp_path / "kv", warn=pytest.fail)
 
 
 @pytest.mark.parametrize("tokens", [1, 127, 128, 256, 300, 700])

@@ -1,7 +1,6 @@
 """The short forms of the fault scripts beside this file."""
 
 import pytest
-
 from faults import damage, full_disk, kills, two_processes
 
 
