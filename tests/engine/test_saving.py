@@ -10,18 +10,26 @@ import pytest
 from engine import continuing
 
 import ds4_mlx
+from ds4_mlx.cache.store import SessionStore
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.saving import SavePolicy
 from ds4_mlx.errors import UserError
 
-from support import GOLDEN_CHECKPOINT
+from support import GOLDEN_CHECKPOINT, ModelIn
 
-IDS = np.random.default_rng(0).integers(3, 390, 300).tolist()
+IDS = np.random.default_rng(0).integers(3, 390, 140).tolist()
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> LanguageModel:
-    return ds4_mlx.load(GOLDEN_CHECKPOINT, dtype=mx.float32, kv_dir=tmp_path / "kv")
+def model(tmp_path: Path, model_in: ModelIn) -> LanguageModel:
+    return twin(model_in("fp32_kvq"), tmp_path / "kv")
+
+
+def twin(model: LanguageModel, directory: Path) -> LanguageModel:
+    """The same weights with nothing in memory."""
+    other = LanguageModel(model.checkpoint, model.tokenizer, model.numerics, store=SessionStore(directory))
+    other._network = model.network
+    return other
 
 
 def fed(model: LanguageModel, ids: list[int] = IDS) -> ds4_mlx.Session:
@@ -30,9 +38,8 @@ def fed(model: LanguageModel, ids: list[int] = IDS) -> ds4_mlx.Session:
     return session
 
 
-def fresh(model: LanguageModel, **options: object) -> LanguageModel:
-    """The same model with nothing in memory."""
-    return ds4_mlx.load(GOLDEN_CHECKPOINT, dtype=mx.float32, kv_dir=model.store.directory, **options)  # type: ignore[arg-type]
+def fresh(model: LanguageModel) -> LanguageModel:
+    return twin(model, model.store.directory)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -62,7 +69,7 @@ def test_a_session_comes_back_by_name_id_or_exported_file(model: LanguageModel, 
 def test_the_text_of_the_tokens_is_saved_with_them(model: LanguageModel) -> None:
     head = fed(model).save()
     text = "".join(segment.text for segment in model.store.read(head))
-    assert text[:200] == model.tokenizer.decode(IDS)[:200]
+    assert text[:100] == model.tokenizer.decode(IDS)[:100]
 
 
 def test_a_restored_session_that_is_saved_stays_one_session(model: LanguageModel) -> None:
@@ -71,7 +78,7 @@ def test_a_restored_session_that_is_saved_stays_one_session(model: LanguageModel
     back.feed([1, 2, 3])
     back.save()
     (head,) = model.store.heads()
-    assert (head.name, head.tokens, head.revision) == ("a", 303, 2)
+    assert (head.name, head.tokens, head.revision) == ("a", 143, 2)
 
 
 def test_a_request_resumes_from_disk_where_memory_has_less(model: LanguageModel) -> None:
@@ -81,7 +88,7 @@ def test_a_request_resumes_from_disk_where_memory_has_less(model: LanguageModel)
     assert session.position == len(IDS)
     expected = fed(model).feed([7, 8])
     assert mx.array_equal(session.feed([7, 8]), expected)
-    assert other.session_for(IDS[:200]).position == 0  # no state is kept within
+    assert other.session_for(IDS[:100]).position == 0  # no state is kept within
 
 
 def test_another_checkpoint_dtype_or_profile_is_refused(model: LanguageModel) -> None:
@@ -117,12 +124,12 @@ def test_damage_costs_tokens_and_no_error(model: LanguageModel) -> None:
     other = fresh(model)
     other.store.warn = told.append
     back = other.restore("a")
-    assert back.token_ids == IDS[:256]
+    assert back.token_ids == IDS[:128]
     assert back.head is not None
     assert back.head.messages == [{"role": "user", "content": "hi"}]
     assert len(told) == 1
-    assert mx.array_equal(back.feed(IDS[256:], last_only=True)[-1], fed(model).logits)
-    assert back.save().tokens == 300
+    assert mx.array_equal(back.feed(IDS[128:], last_only=True)[-1], fed(model).logits)
+    assert back.save().tokens == 140
 
 
 def test_a_fork_is_saved_as_a_session_of_its_own(model: LanguageModel) -> None:
@@ -155,4 +162,4 @@ def test_by_default_only_saved_sessions_are_saved_again(model: LanguageModel) ->
     session.save("a")
     session.feed([1])
     model.saving.message_ended(session, [{"role": "user", "content": "hi"}])
-    assert model.store.find("a").tokens == 301
+    assert model.store.find("a").tokens == 141
