@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -221,7 +221,7 @@ class SessionStore:
     def save(
         self,
         token_ids: Sequence[int] | np.ndarray,
-        export: Callable[[int], list[Segment]],
+        export: Callable[[int], Iterable[Segment]],
         mark: ModelMark,
         *,
         model: str = "",
@@ -263,7 +263,7 @@ class SessionStore:
             raise UserError(f"The session cannot be saved in {self.directory}: {reason}.") from None
 
     def _write_segments(
-        self, ids: np.ndarray, export: Callable[[int], list[Segment]], mark: ModelMark
+        self, ids: np.ndarray, export: Callable[[int], Iterable[Segment]], mark: ModelMark
     ) -> tuple[Link, ...]:
         """Writes what is not there yet; returns the whole chain."""
         chain = list(self._stored_pages(ids, mark))

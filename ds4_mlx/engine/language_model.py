@@ -20,6 +20,7 @@ from ds4_mlx.cache import (
     SequenceState,
     export_segments,
     import_segments,
+    iter_segments,
 )
 from ds4_mlx.cache.bundle import load_bundle
 from ds4_mlx.cache.head import Head
@@ -232,9 +233,10 @@ class Session:
         model.store.in_use.add(self.head.id)
         return self.head
 
-    def _segments_with_text(self, after: int) -> list[Segment]:
-        decode = self.model.tokenizer.decode
-        return [replace(part, text=decode(part.token_ids.tolist())) for part in self.export_segments(after)]
+    def _segments_with_text(self, after: int) -> Iterator[Segment]:
+        """One at a time, so that no copy of the whole session is ever held."""
+        for part in iter_segments(self.sequence, after):
+            yield replace(part, text=self.model.tokenizer.decode(part.token_ids.tolist()))
 
     def reset(self) -> None:
         """Forgets everything fed so far. What was kept stays in the model's cache, what was saved on disk."""
