@@ -48,10 +48,13 @@ class Chat:
 
     def _save(self) -> None:
         """Hands the conversation to the policy: it knows whether and what to do if that fails."""
-        name, self._name = self._name, None  # what /new begins is another session
-        self._model.saving.message_ended(
-            self._session, self.messages, name=name, thinking=self._options.get("thinking", True)
-        )
+        thinking = self._options.get("thinking", True)
+        try:
+            self._model.saving.message_ended(self._session, self.messages, name=self._name, thinking=thinking)
+        except KeyboardInterrupt:  # meant for the answer; the next one is saved with this
+            note("(not saved)")
+        if self._session.head is not None:
+            self._name = None  # what /new begins is another session
 
     def new(self) -> None:
         """Starts over."""

@@ -187,15 +187,14 @@ class SessionStore:
     def match(self, token_ids: Sequence[int] | np.ndarray, mark: ModelMark) -> Prefix | None:
         """The longest stored prefix of these token ids from which a sequence can go on, from whatever session."""
         best: Prefix | None = None
-        hashes = _Hashes(np.asarray(token_ids, dtype=np.int32))
-        for head in self.heads():
-            if head.mark != mark:
-                continue
+        heads = [head for head in self.heads() if head.mark == mark]
+        hashes = _prefix_hashes(np.asarray(token_ids, dtype=np.int32), heads)
+        for head in heads:
             for i in range(len(head.chain), 0, -1):
                 last = head.chain[i - 1]
                 if best is not None and last.stop <= best.length:
                     break
-                if last.state and hashes.of(last.stop) == last.prefix:
+                if last.state and hashes.get(last.stop) == last.prefix:
                     best = Prefix(last.stop, head.chain[:i], head)
                     break
         return best
@@ -295,15 +294,16 @@ class SessionStore:
 
     def _stored_pages(self, ids: np.ndarray, mark: ModelMark) -> tuple[Link, ...]:
         """The longest chain of full pages that begins these token ids, from whatever session."""
-        hashes = _Hashes(ids)
         best: tuple[Link, ...] = ()
-        for head in self.heads():
-            pages = tuple(part for part in head.chain if part.kind == "pages") if head.mark == mark else ()
+        heads = [head for head in self.heads() if head.mark == mark]
+        hashes = _prefix_hashes(ids, heads)
+        for head in heads:
+            pages = tuple(part for part in head.chain if part.kind == "pages")
             length = best[-1].stop if best else 0
             for i in range(len(pages), 0, -1):
                 if pages[i - 1].stop <= length:
                     break
-                if hashes.of(pages[i - 1].stop) == pages[i - 1].prefix and all(map(self._is_there, pages[:i])):
+                if hashes.get(pages[i - 1].stop) == pages[i - 1].prefix and all(map(self._is_there, pages[:i])):
                     best = pages[:i]
                     break
         return best
@@ -337,9 +337,12 @@ class SessionStore:
             raise UserError(f"There is another session named {head.name!r}; choose another name.")
         head = replace(head, revision=head.revision + 1)
         write_durably(self.directory, self.head_path(head.id), encode(head))
-        if on_disk is not None:
-            self._remove_segments(on_disk.chain, [*(other for other in heads if other.id != head.id), head])
-        self._evict(self.budget, {*self.in_use, head.id})
+        try:  # it is saved; that something else cannot be removed does not change that
+            if on_disk is not None:
+                self._remove_segments(on_disk.chain, [*(other for other in heads if other.id != head.id), head])
+            self._evict(self.budget, {*self.in_use, head.id})
+        except OSError as error:
+            self._tell("removing", f"{self.directory} cannot be tidied up: {error.filename}: {error.strerror}.")
         return head
 
     def use(self, head: Head) -> Head:
@@ -415,20 +418,14 @@ class SessionStore:
             yield
 
 
-class _Hashes:
-    """Prefix hashes of one list of token ids, each computed once."""
-
-    def __init__(self, ids: np.ndarray) -> None:
-        self._ids = ids
-        self._known: dict[int, str] = {}
-
-    def of(self, stop: int) -> str | None:
-        """The hash of ids[:stop]; None if there are fewer."""
-        if stop > len(self._ids):
-            return None
-        if stop not in self._known:
-            self._known[stop] = PrefixHash().feed(self._ids[:stop])
-        return self._known[stop]
+def _prefix_hashes(ids: np.ndarray, heads: Sequence[Head]) -> dict[int, str]:
+    """The hash of ids[:stop] for every end of a segment, in one pass."""
+    stops = sorted({part.stop for head in heads for part in head.chain if part.stop <= len(ids)})
+    digest, hashes, start = PrefixHash(), {}, 0
+    for stop in stops:
+        hashes[stop] = digest.feed(ids[start:stop])
+        start = stop
+    return hashes
 
 
 def _state(segment: Segment) -> dict[str, Any]:
