@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ds4_mlx.commands.sessions_app import KvDir
 from ds4_mlx.errors import UserError
 from ds4_mlx.terminal import DEFAULT_NOTE, AnswerPrinter, Collected, loading_progress, note, prompt_progress, stats_line
 
 if TYPE_CHECKING:
-    from ds4_mlx.engine.language_model import LanguageModel
+    from ds4_mlx.engine.language_model import LanguageModel, Session
 
 HELP = """\
 /help   show this
@@ -24,13 +25,36 @@ Anything else is sent to the model."""
 class Chat:
     """A conversation: the messages so far and the session that holds them."""
 
-    def __init__(self, model: LanguageModel, system: str | None, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        system: str | None,
+        options: dict[str, Any],
+        *,
+        session: Session | None = None,
+        name: str | None = None,
+    ) -> None:
+        """session: a restored one, whose conversation goes on. name: what a new one is saved under."""
         self._model = model
         self._system = system
         self._options = options
-        self._session = model.session()
+        self._name = name
+        self._session = session or model.session()
         self.messages: list[dict[str, Any]] = []
-        self.new()
+        if self._session.head is None:
+            self.new()
+        else:
+            self.messages = list(self._session.head.messages or [])
+
+    def _save(self) -> None:
+        """Hands the conversation to the policy: it knows whether and what to do if that fails."""
+        thinking = self._options.get("thinking", True)
+        try:
+            self._model.saving.message_ended(self._session, self.messages, name=self._name, thinking=thinking)
+        except KeyboardInterrupt:  # meant for the answer; the next one is saved with this
+            note("(not saved)")
+        if self._session.head is not None:
+            self._name = None  # what /new begins is another session
 
     def new(self) -> None:
         """Starts over."""
@@ -59,14 +83,8 @@ class Chat:
         if stats is None:  # stopped before a word was said
             self.messages.pop()
             return
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": answer.content,
-            "reasoning_content": answer.reasoning,
-        }
-        if answer.tool_calls:
-            message["tool_calls"] = [{"type": "function", "function": call} for call in answer.tool_calls]
-        self.messages.append(message)
+        self.messages.append(answer.message())
+        self._save()
         note(stats_line(stats))
 
 
@@ -113,20 +131,50 @@ def chat(
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same answers; random by default.")] = None,
     max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")] = 4096,
     ctx: Annotated[int, typer.Option(min=2, help="Context: the whole conversation, in tokens.")] = 32768,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last conversation.")] = False,
+    session: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on with the one of this name or id, or begin it.")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Save the conversation after every answer.")] = True,
+    kv_dir: KvDir = None,
 ) -> None:
     """Chat with a model. /help inside lists the commands."""
     from ds4_mlx.engine.language_model import open_model
     from ds4_mlx.engine.sampling import SamplingOptions
 
     SamplingOptions(temperature=temp, seed=seed)  # refused before the model is read
-    loaded = open_model(model)
+    if resume and session is not None:
+        raise UserError("Give either --resume or --session, not both.")
+    loaded = open_model(model, kv_dir=kv_dir)
+    loaded.store.warn = loaded.saving.tell = note
+    loaded.saving.which = "all" if save else "none"
+    earlier = _earlier(loaded, resume, session)
+    if earlier is not None and system is not None:
+        raise UserError("The conversation has begun already; leave --system away.")
     with loading_progress() as on_load:
         loaded.fill(on_load)
     options = {"thinking": think, "temperature": temp, "seed": seed, "max_tokens": max_tokens, "context": ctx}
     if model is None:
         note(DEFAULT_NOTE)
     note("/help lists the commands.")
-    run(Chat(loaded, system, options))
+    conversation = Chat(loaded, system, options, session=earlier, name=None if earlier else session)
+    if earlier is not None and earlier.head is not None:
+        note(f"(session {earlier.head.label}: {len(conversation.messages)} messages, {earlier.position:,} tokens)")
+    run(conversation)
+
+
+def _earlier(model: LanguageModel, resume: bool, name: str | None) -> Session | None:
+    """The session to go on with: the one named, if it exists, or the last one of this model that has messages."""
+    if name is not None:
+        if not name.strip():
+            raise UserError("--session is empty; give the conversation a name.")
+        return model.restore(name) if model.store.has(name) else None
+    if not resume:
+        return None
+    fitting = [head for head in model.store.heads() if head.mark == model.mark and head.title]
+    if not fitting:
+        raise UserError(f"There is no saved conversation with this model in {model.store.directory}.")
+    return model.restore(fitting[0].id)
 
 
 def main() -> None:

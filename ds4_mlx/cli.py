@@ -14,6 +14,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ds4_mlx.commands.sessions_app import KvDir
+from ds4_mlx.commands.sessions_app import app as sessions_app
 from ds4_mlx.errors import UserError
 
 app = typer.Typer(
@@ -22,9 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(sessions_app, name="sessions")
 
 ModelPath = Annotated[Path, typer.Argument(metavar="PATH", help="A model folder.")]
-_PROMPT, _SAMPLING, _OUTPUT = "Prompt", "Sampling", "Output"
+_PROMPT, _SAMPLING, _OUTPUT, _SESSION = "Prompt", "Sampling", "Output", "Session"
 
 
 class Effort(str, Enum):
@@ -81,6 +84,23 @@ def generate(
         str | None,
         typer.Option("-m", "--model", help="Model folder or hub repository; the built-in ds4-tiny by default."),
     ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Continue the saved conversation of this name or id, or begin it.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    kv_dir: KvDir = None,
+    allow_other_weights: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-weights",
+            help="Continue it with other weights of the same checkpoint too.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = False,
     max_tokens: Annotated[
         int, typer.Option("-n", "--max-tokens", min=1, help="Generate at most this many tokens.")
     ] = 4096,
@@ -133,6 +153,9 @@ def generate(
         system=system,
         raw=raw,
         model=model,
+        session=session,
+        kv_dir=kv_dir,
+        allow_other_weights=allow_other_weights,
         thinking=think,
         effort=effort.value if effort else None,
         max_tokens=max_tokens,

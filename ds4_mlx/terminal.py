@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ds4_mlx.engine.generation import Event, Stats
@@ -37,6 +37,17 @@ class Collected:
             self.content += event.text
         elif event.tool_call is not None:
             self.tool_calls.append(event.tool_call)
+
+    def message(self) -> dict[str, Any]:
+        """The answer as a message of the conversation."""
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": self.content,
+            "reasoning_content": self.reasoning,
+        }
+        if self.tool_calls:
+            message["tool_calls"] = [{"type": "function", "function": call} for call in self.tool_calls]
+        return message
 
 
 class AnswerPrinter:

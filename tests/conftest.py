@@ -59,3 +59,9 @@ def tokens(golden: Golden) -> list[int]:
 def dspark_model() -> LanguageModel:
     """The golden 0731 checkpoint, fp32 without simulation."""
     return _model_in("fp32_plain", DSPARK_CHECKPOINT)
+
+
+@pytest.fixture(autouse=True)
+def sessions_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test saves sessions where those of the person who runs it are."""
+    monkeypatch.setattr("ds4_mlx.cache.store.default_directory", lambda: tmp_path / "default-sessions")

@@ -1,7 +1,7 @@
 """What a model remembers of sequences between calls.
 
-May import config, quant and kernels. Knows shapes, positions and token ids; does not know how rows are computed or what
-attends to them.
+May import config, quant, kernels, and from checkpoint how files of arrays are read. Knows shapes, positions and token
+ids; does not know how rows are computed or what attends to them.
 """
 
 from ds4_mlx.cache.exchange import export_segments, format_info, import_segments, iter_segments

@@ -129,10 +129,16 @@ def _state_arrays(pool: PagePool, layers: Sequence[LayerState]) -> dict[str, mx.
 
 
 def _write(pool: PagePool, numbers: Sequence[int], segment: Segment) -> None:
+    in_a_row = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else False
     for name, pages in _pages_of(pool):
         rows = _rows(pages, numbers, len(segment.token_ids))
-        if rows.size:
-            pages.write(rows, [segment.arrays[f"{name}.{part.name}"] for part in pages.format.parts])
+        if not rows.size:
+            continue
+        parts = [segment.arrays[f"{name}.{part.name}"] for part in pages.format.parts]
+        if in_a_row:
+            pages.write_run(numbers[0] * pages.per_page, parts)
+        else:
+            pages.write(rows, parts)
 
 
 def _layer_state(pool: PagePool, layer: int, arrays: dict[str, mx.array]) -> LayerState:

@@ -54,6 +54,11 @@ class LayerPages:
             array[rows] = part
             self.arrays[i] = array
 
+    def write_run(self, first: int, parts: Sequence[mx.array]) -> None:
+        """The same for rows that follow each other from `first` on: copied in one go instead of row by row."""
+        for i, part in enumerate(parts):
+            self.arrays[i] = mx.slice_update(self.arrays[i], part, mx.array([first, 0]), axes=(0, 1))
+
     def take(self, rows: mx.array) -> tuple[mx.array, ...]:
         """Encoded rows: rows [...] -> [..., width] per part, arrays of their own."""
         return tuple(mx.take(array, rows, axis=0) for array in self.arrays)

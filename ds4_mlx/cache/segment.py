@@ -18,7 +18,7 @@ class Segment:
     arrays: `pages.<layer>.entries.<part>` [rows, width] and `pages.<layer>.index.<part>`, in order of position;
     `state.<layer>.window.<part>`, `state.<layer>.compressor.values` and `.gates`, `state.<layer>.index_compressor...`;
     `logits` float32 [vocab], of the token after the last, if known. Parts are those of the row formats that `info`
-    names. What would have no rows is left out.
+    names. What would have no rows is left out. text: what the tokens read as, for people; the ids are what counts.
     """
 
     start: int
@@ -26,6 +26,12 @@ class Segment:
     arrays: dict[str, mx.array]
     kind: Literal["pages", "tail"]
     info: dict[str, str] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a sequence can go on from its end."""
+        return any(name.startswith("state.") for name in self.arrays)
 
     @property
     def stop(self) -> int:

@@ -23,7 +23,7 @@ from ds4_mlx.terminal import (
 
 if TYPE_CHECKING:
     from ds4_mlx.engine.generation import Stats, Token
-    from ds4_mlx.engine.language_model import LanguageModel
+    from ds4_mlx.engine.language_model import LanguageModel, Session
 
 DEFAULT_TOP_LOGPROBS = 5
 
@@ -37,6 +37,9 @@ class Request:
     system: str | None
     raw: bool
     model: str | None
+    session: str | None  # name or id of a saved conversation
+    kv_dir: Path | None
+    allow_other_weights: bool
     thinking: bool
     effort: str | None
     max_tokens: int
@@ -55,25 +58,56 @@ def run(request: Request) -> int:
     prompt = read_prompt(request.prompt, request.prompt_file)
     if request.raw and (request.system is not None or request.effort is not None):
         raise UserError("--raw takes the prompt as it is, so --system and --effort cannot be used with it.")
+    if request.raw and request.session is not None:
+        raise UserError("--session continues a conversation; --raw takes the prompt as it is. Use one of them.")
     # The shell's bytes arrive as surrogates where they are not UTF-8.
-    for name, text in (("--system", request.system), *(("--stop", stop) for stop in request.stop)):
+    for name, text in (
+        ("--system", request.system),
+        ("--session", request.session),
+        *(("--stop", stop) for stop in request.stop),
+    ):
         decode(os.fsencode(text or ""), f"The text given with {name}")
     if request.top_logprobs is not None and request.dump_logprobs is None:
         raise UserError("--top-logprobs needs --dump-logprobs FILE to write to.")
     from ds4_mlx.engine.language_model import open_model
 
-    model = open_model(request.model)
+    model = open_model(request.model, kv_dir=request.kv_dir)
+    model.store.warn = model.saving.tell = note
     if request.effort == "low" and model.prompt_profile == "april":
         raise UserError("--effort low needs a 0731 model; this one knows high and max.")
     messages: list[dict[str, Any]] | str = prompt
     if request.system is not None:
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": prompt}]
+    session = None
+    if request.session is not None:
+        session, messages = _session(model, prompt, request)
     if request.dump_tokens:
         return _dump_tokens(model, messages, request)
-    return _generate(model, messages, request)
+    return _generate(model, messages, request, session)
 
 
-def _generate(model: LanguageModel, messages: list[dict[str, Any]] | str, request: Request) -> int:
+def _session(model: LanguageModel, prompt: str, request: Request) -> tuple[Session, list[dict[str, Any]]]:
+    """The session that --session names, or a new one, and the conversation with the prompt at its end."""
+    assert request.session is not None
+    if not request.session.strip():
+        raise UserError("--session is empty; give the conversation a name.")
+    said = [{"role": "user", "content": prompt}]
+    system = [] if request.system is None else [{"role": "system", "content": request.system}]
+    if not model.store.has(request.session):
+        return model.session(), system + said
+    session = model.restore(request.session, allow_other_weights=request.allow_other_weights)
+    assert session.head is not None
+    earlier = session.head.messages
+    if earlier is None:
+        raise UserError(f"Session {session.head.label} holds no conversation to go on with.")
+    if system and earlier[:1] != system:
+        raise UserError(f"Session {session.head.label} has begun without this system message; leave --system away.")
+    return session, earlier + said
+
+
+def _generate(
+    model: LanguageModel, messages: list[dict[str, Any]] | str, request: Request, session: Session | None
+) -> int:
     printer, collected, stats = AnswerPrinter(), Collected(), None
     top = DEFAULT_TOP_LOGPROBS if request.top_logprobs is None else request.top_logprobs
     code = 0
@@ -82,6 +116,7 @@ def _generate(model: LanguageModel, messages: list[dict[str, Any]] | str, reques
             # Checks the prompt and every option; only then is a file opened and are the weights read.
             events = model.stream(
                 messages,
+                session=session,
                 raw=request.raw,
                 thinking=request.thinking,
                 reasoning_effort=request.effort,
@@ -105,6 +140,8 @@ def _generate(model: LanguageModel, messages: list[dict[str, Any]] | str, reques
                     printer.show(event)
     except KeyboardInterrupt:
         code = 130
+    if session is not None and stats is not None and isinstance(messages, list):
+        _save(model, session, [*messages, collected.message()], request)
     if request.as_json:
         print(json.dumps(_json(collected, stats), ensure_ascii=False, indent=2))
     else:
@@ -118,6 +155,12 @@ def _generate(model: LanguageModel, messages: list[dict[str, Any]] | str, reques
     if stats and request.stats:
         note(stats_line(stats))
     return code
+
+
+def _save(model: LanguageModel, session: Session, messages: list[dict[str, Any]], request: Request) -> None:
+    """Saves the conversation under its name; a failure is told, and the answer is printed all the same."""
+    options = {"thinking": request.thinking}
+    model.saving.message_ended(session, messages, name=None if session.head else request.session, **options)
 
 
 def read_prompt(prompt: str | None, prompt_file: str | None) -> str:

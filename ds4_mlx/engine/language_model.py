@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -18,12 +20,18 @@ from ds4_mlx.cache import (
     SequenceState,
     export_segments,
     import_segments,
+    iter_segments,
 )
+from ds4_mlx.cache.bundle import load_bundle
+from ds4_mlx.cache.head import Head
+from ds4_mlx.cache.segment_file import ModelMark
+from ds4_mlx.cache.store import DEFAULT_BUDGET, SessionStore
 from ds4_mlx.checkpoint import Checkpoint, open_checkpoint
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.engine.generation import Event, generate_events
 from ds4_mlx.engine.hub import find_model
 from ds4_mlx.engine.memory import check_fits, total_memory
+from ds4_mlx.engine.saving import SavePolicy, check_mark, mark_of
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch, Numerics, Transformer
 from ds4_mlx.model.linear import on_cpu, store_as
@@ -39,13 +47,16 @@ def load(
     simulate_quantization: bool = True,
     simulate_activations: bool = False,
     cache_bytes: int | None = None,
+    kv_dir: str | Path | None = None,
+    kv_bytes: int = DEFAULT_BUDGET,
 ) -> LanguageModel:
     """Loads a model folder, a Hugging Face repository, or (None) ds4-tiny, the small one in this package.
 
     dtype: bfloat16 or float32, the precision of activations. simulate_quantization: the FP8/FP4 rounding of cache and
     indexer that the model was trained with. simulate_activations: the reference's FP8 rounding of matmul inputs, for
-    comparisons. cache_bytes: how much to remember of past sessions, an eighth of the memory by default. Raises
-    `UserError` when the model is missing, damaged, not a DeepSeek V4, or larger than memory.
+    comparisons. cache_bytes: how much to remember of past sessions, an eighth of the memory by default. kv_dir: where
+    sessions are saved, by default the platform's folder for caches; kv_bytes: how much there. Raises `UserError` when
+    the model is missing, damaged, not a DeepSeek V4, or larger than memory.
     """
     model = open_model(
         path_or_repo,
@@ -53,6 +64,8 @@ def load(
         simulate_quantization=simulate_quantization,
         simulate_activations=simulate_activations,
         cache_bytes=cache_bytes,
+        kv_dir=kv_dir,
+        kv_bytes=kv_bytes,
     )
     model.fill()
     return model
@@ -65,6 +78,8 @@ def open_model(
     simulate_quantization: bool = True,
     simulate_activations: bool = False,
     cache_bytes: int | None = None,
+    kv_dir: str | Path | None = None,
+    kv_bytes: int = DEFAULT_BUDGET,
 ) -> LanguageModel:
     """Like `load`, but leaves the weights on disk until they are first needed (or `fill` is called).
 
@@ -78,7 +93,8 @@ def open_model(
     if cache_bytes is not None and cache_bytes < 0:
         raise UserError(f"cache_bytes is {cache_bytes}; expected at least 0.")
     budget = total_memory() // 8 if cache_bytes is None else cache_bytes
-    return LanguageModel(checkpoint, tokenizer, Numerics(dtype, simulate_quantization, simulate_activations), budget)
+    numerics = Numerics(dtype, simulate_quantization, simulate_activations)
+    return LanguageModel(checkpoint, tokenizer, numerics, budget, SessionStore(kv_dir, budget=kv_bytes))
 
 
 class Session:
@@ -87,6 +103,8 @@ class Session:
     def __init__(self, model: LanguageModel, sequence: CachedSequence | None = None) -> None:
         self.model = model
         self.sequence = sequence or model.cache.sequence()
+        self.head: Head | None = None  # of the last save, or of the session on disk this one was restored from
+        self._mark: ModelMark | None = None  # where it is not the model's: restored from other weights
 
     @property
     def token_ids(self) -> list[int]:
@@ -171,8 +189,10 @@ class Session:
         self.sequence.keep()
 
     def fork(self) -> Session:
-        """A second session with the same past, which both share."""
-        return Session(self.model, self.sequence.fork())
+        """A second session with the same past, which both share. Saved, it becomes a session of its own."""
+        twin = Session(self.model, self.sequence.fork())
+        twin._mark = self._mark
+        return twin
 
     def rewind(self, position: int) -> int:
         """Goes back to exactly `position` tokens. Returns how many tokens the next call will have to feed again because
@@ -185,9 +205,45 @@ class Session:
         self.catch_up()
         return export_segments(self.sequence, after)
 
+    def save(
+        self,
+        name: str | None = None,
+        *,
+        messages: list[dict[str, Any]] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> Head:
+        """Saves the session in the model's store; returns once it is on the medium.
+
+        Writes what it grew by since it, or another session with the same beginning, was saved. messages: the
+        conversation, kept beside the memory of it; options: how it was held. Raises `UserError` if the name is taken or
+        the place cannot be written; the session itself is as it was.
+        """
+        self.catch_up()
+        model = self.model
+        self.head = model.store.save(
+            self.token_ids,
+            self._segments_with_text,
+            self._mark or model.mark,
+            model=model.checkpoint.path.name,
+            earlier=self.head,
+            name=name,
+            messages=messages,
+            options=options,
+        )
+        model.store.in_use.add(self.head.id)
+        return self.head
+
+    def _segments_with_text(self, after: int) -> Iterator[Segment]:
+        """One at a time, so that no copy of the whole session is ever held."""
+        for part in iter_segments(self.sequence, after):
+            yield replace(part, text=self.model.tokenizer.decode(part.token_ids.tolist()))
+
     def reset(self) -> None:
-        """Forgets everything fed so far. What was kept stays in the model's cache."""
+        """Forgets everything fed so far. What was kept stays in the model's cache, what was saved on disk."""
         self.sequence = self.model.cache.sequence()
+        if self.head is not None:
+            self.model.store.in_use.discard(self.head.id)
+        self.head = self._mark = None
 
     def resume(self, token_ids: list[int]) -> int:
         """Goes to the furthest beginning of these tokens that is kept, be it by another session; returns its length.
@@ -199,11 +255,16 @@ class Session:
 
 class LanguageModel:
     """A model: `checkpoint` is what it is read from, `network` the plain-ops Transformer, `tokenizer` its text side,
-    `cache` what it remembers of all sessions.
+    `cache` what it remembers of all sessions, `store` what is saved of them, `saving` when that happens.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, tokenizer: Tokenizer, numerics: Numerics, cache_bytes: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        numerics: Numerics,
+        cache_bytes: int | None = None,
+        store: SessionStore | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
@@ -211,6 +272,8 @@ class LanguageModel:
         self._network: Transformer | None = None
         pool = PagePool.for_model(self.config, numerics.dtype, packed=numerics.simulate_quantization)
         self.cache = PagedCache(pool, cache_bytes)
+        self.store = store or SessionStore()
+        self.saving = SavePolicy()
 
     @property
     def network(self) -> Transformer:
@@ -252,6 +315,49 @@ class LanguageModel:
             source = encoder.read_text(encoding="utf-8", errors="replace")
             return "0731" if "REASONING_EFFORT_PROMPTS" in source else "april"
         return self.checkpoint.prompt_profile
+
+    @cached_property
+    def mark(self) -> ModelMark:
+        """Which saved memories are this model's."""
+        return mark_of(self)
+
+    def restore(self, reference: str | Path | None = None, *, allow_other_weights: bool = False) -> Session:
+        """A saved session by name, id, or the path of an exported file; the last used one without.
+
+        It goes on bit for bit. Where files of it are damaged or gone it ends before them, and the store's `warn` is
+        told. `session.head` has the messages that were saved with it. allow_other_weights: also one of the same
+        checkpoint whose weights were stored otherwise. Raises `UserError` if there is no such session, or if it is not
+        this model's.
+        """
+        store = self.store
+        if reference is not None and Path(reference).is_file():
+            head = load_bundle(store, Path(reference))
+        else:
+            head = store.find(None if reference is None else str(reference))
+        check_mark(head.mark, self, head.label, allow_other_weights=allow_other_weights)
+        session = self.restore_segments(store.read(head))
+        session.head = store.use(head)
+        if head.mark != self.mark:
+            # What is computed from here on is neither's: no session of either model must take it for its own.
+            session._mark = head.mark._replace(weights=f"{head.mark.weights} + {self.mark.weights}")
+        store.in_use.add(head.id)
+        return session
+
+    def session_for(self, token_ids: TokenIds) -> Session:
+        """A session that holds the longest beginning of these tokens that is in memory or on disk.
+
+        At least the last token is left to be fed.
+        """
+        ids = self.check_ids(token_ids).tolist()
+        in_memory = self.cache.match(ids[:-1]).length
+        stored = self.store.match(ids[:-1], self.mark)
+        session = self.session()
+        if stored is not None and stored.length > in_memory:
+            restored = self.restore_segments(self.store.read_chain(stored.chain))
+            if restored.token_ids == ids[: restored.position]:
+                session = restored
+        session.resume(ids)
+        return session
 
     def restore_segments(self, segments: Iterable[Segment]) -> Session:
         """A session that goes on where the one that gave the segments was. Raises `UserError` if they do not fit."""

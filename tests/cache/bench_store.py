@@ -1,0 +1,183 @@
+"""Saving and restoring a session with the shapes of DeepSeek V4 Flash, beside plain writes and reads of the same files.
+
+PYTHONPATH=tests python -m cache.bench_store [TOKENS] [FOLDER] prints a table. Random rows: nothing compresses them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ds4_mlx.cache import PagedCache, PagePool, bytes_per_token, import_segments
+from ds4_mlx.cache.exchange import format_info
+from ds4_mlx.cache.files import sync_file
+from ds4_mlx.cache.paged import KEPT_EVERY
+from ds4_mlx.cache.segment import Segment
+from ds4_mlx.cache.segment_file import ModelMark
+from ds4_mlx.cache.store import SessionStore
+from ds4_mlx.config import ModelConfig
+
+from support import GOLDEN_CHECKPOINT
+
+VOCAB = 129280
+MARK = ModelMark("synthetic", "exact", "bfloat16 simulated")
+
+
+def released() -> ModelConfig:
+    """The golden model's config with the sizes of DeepSeek V4 Flash that the cache depends on (spec 1)."""
+    return replace(
+        ModelConfig.from_file(GOLDEN_CHECKPOINT / "config.json"),
+        num_hidden_layers=43,
+        head_dim=512,
+        qk_rope_head_dim=64,
+        index_head_dim=128,
+        sliding_window=128,
+        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
+    )
+
+
+def pages(pool: PagePool, tokens: int) -> dict[str, mx.array]:
+    """Rows of so many tokens."""
+    return {
+        f"pages.{i}.{kind}.{part.name}": _rows(tokens // layer.ratio, part.width, part.dtype)
+        for kind, layers in (("entries", pool.entries), ("index", pool.index_entries))
+        for i, layer in enumerate(layers)
+        if layer is not None and tokens // layer.ratio
+        for part in layer.format.parts
+    }
+
+
+def state(pool: PagePool, position: int) -> dict[str, mx.array]:
+    """Windows and open blocks at a position."""
+    arrays = {}
+    for i, ratio in enumerate(pool.ratios):
+        for part in pool.kv.parts:
+            arrays[f"state.{i}.window.{part.name}"] = _rows(pool.config.sliding_window - 1, part.width, part.dtype)
+        widths = {4: {"compressor": 1024, "index_compressor": 256}, 128: {"compressor": 512}}.get(ratio, {})
+        held = position - max(0, (position // ratio - (ratio == 4)) * ratio) if ratio else 0
+        for name, width in widths.items() if held else ():
+            arrays[f"state.{i}.{name}.values"] = _rows(held, width, mx.float32)
+            arrays[f"state.{i}.{name}.gates"] = _rows(held, width, mx.float32)
+    return arrays
+
+
+def segments(pool: PagePool, ids: np.ndarray, after: int) -> list[Segment]:
+    """As a session of these tokens exports them: states every 2,048 tokens and at the last page boundary."""
+    info, full = format_info(pool), len(ids) // 128 * 128
+    cuts = [after, *range(after // KEPT_EVERY * KEPT_EVERY + KEPT_EVERY, full, KEPT_EVERY), full]
+    found = [
+        Segment(a, ids[a:b], {**pages(pool, b - a), **state(pool, b)}, "pages", info)
+        for a, b in pairwise(cuts)
+        if b > a
+    ]
+    rest = {**pages(pool, len(ids) - full), **state(pool, len(ids)), "logits": mx.random.normal((VOCAB,))}
+    found.append(Segment(full, ids[full:], rest, "tail", info))
+    for segment in found:
+        mx.eval(segment.arrays)
+    return found
+
+
+def growth(directory: Path, before: int, more: int) -> tuple[int, float, int]:
+    """Bytes written when a session of `before` tokens grows; what `more` tokens and one boundary state take; logits."""
+    pool, store = PagePool.for_model(released()), SessionStore(directory)
+    ids = np.random.default_rng(0).integers(0, VOCAB, before + more).astype(np.int32)
+    head = store.save(ids[:before], lambda after: segments(pool, ids[:before], after), MARK)
+    old = {path.name for path in directory.rglob("*") if path.is_file()} - {"index.json", f"{head.id}.json"}
+    store.save(ids, lambda after: segments(pool, ids, after), MARK, earlier=head)
+    fresh = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path.name not in old)
+    boundary = sum(array.nbytes for array in state(pool, before + more).values())
+    return fresh, more * bytes_per_token(pool.config) + boundary, 4 * VOCAB
+
+
+def _rows(count: int, width: int, dtype: mx.Dtype) -> mx.array:
+    raw = np.random.default_rng(count).integers(0, 256, (count, width * dtype.size), dtype=np.uint8)
+    return mx.array(raw).view(dtype) if dtype != mx.float32 else mx.random.normal((count, width))
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _forget(paths: list[Path]) -> None:
+    """Takes files out of the page cache, where the system lets a program do that."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def _plain_read(paths: list[Path]) -> None:
+    for path in paths:
+        path.read_bytes()
+
+
+def _plain_write(contents: list[bytes], folder: Path) -> None:
+    for i, data in enumerate(contents):
+        path = folder / str(i)
+        path.write_bytes(data)
+        sync_file(path)
+
+
+def main(tokens: int, folder: str | None) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        base = Path(name)
+        pool = PagePool.for_model(released())
+        ids = np.random.default_rng(0).integers(0, VOCAB, tokens).astype(np.int32)
+        made = segments(pool, ids, 0)
+        saves, plain_writes = [], []
+        for i in range(3):
+            store = SessionStore(base / f"kv{i}")
+            saves.append(_timed(lambda store=store: store.save(ids, lambda _: made, MARK)))
+            paths = sorted((base / f"kv{i}" / "segments").iterdir())
+            contents = [path.read_bytes() for path in paths]
+            (base / f"plain{i}").mkdir()
+            plain_writes.append(_timed(lambda i=i, c=contents: _plain_write(c, base / f"plain{i}")))
+        nbytes = sum(map(len, contents))
+        del contents
+        head = store.heads()[0]
+
+        def read() -> None:
+            for part in store.read(head):
+                mx.eval(part.arrays)
+
+        def restore() -> None:
+            cache = PagedCache(PagePool.for_model(released()))
+            cache.pool.reserve(-(-tokens // 128))
+            assert import_segments(cache, store.read(head)).state.position == tokens
+
+        rows = [("plain write + fsync", min(plain_writes), plain_writes), ("save", min(saves), saves)]
+        for warm in (False, True):
+            plain = ("plain read", lambda: _plain_read(paths))
+            for label, work in (plain, ("read and compared", read), ("restored into pages", restore)):
+                times = []
+                for _ in range(3):
+                    if not warm:
+                        _forget(paths)
+                    times.append(_timed(work))
+                rows.append((f"{label}, {'page cache' if warm else 'disk'}", min(times), times))
+        print(f"{tokens:,} tokens, {len(paths)} files, {nbytes / 1e6:.1f} MB")
+        for label, best, times in rows:
+            spread = " ".join(f"{t:.2f}" for t in times)
+            print(f"{label:32} {best:6.2f} s  {nbytes / 1e6 / best:7.0f} MB/s   ({spread})")
+        for before, more in ((16384, 1024), (16384, 1000)):
+            with tempfile.TemporaryDirectory(dir=folder) as other:
+                fresh, allowed, logits = growth(Path(other), before, more)
+                print(f"{before:,} + {more:,} tokens: {fresh:,} bytes written, logits {logits:,} of them; "
+                      f"{more:,} x bytes/token + a boundary state are {allowed:,.0f}: "
+                      f"{fresh / allowed:.3f}, without logits {(fresh - logits) / allowed:.3f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if sys.argv[1:] else 65536, sys.argv[2] if sys.argv[2:] else None)
