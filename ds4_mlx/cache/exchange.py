@@ -63,8 +63,8 @@ def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: in
         state.make_room(len(segment.token_ids))
         _write(pool, state.table.pages[pages:], segment)
         sequence.token_ids.extend(segment.token_ids.tolist())
-        has_state = any(name.startswith("state.") for name in segment.arrays)
-        layers = [_layer_state(pool, i, segment.arrays) for i in range(len(pool.ratios))] if has_state else state.layers
+        has_state = segment.has_state
+        layers = _layer_states(pool, segment.arrays) if has_state else state.layers
         state.set_to(segment.stop, layers)
         usable = segment.stop if has_state else usable
         mx.eval(*pool.arrays(), *state.arrays())
@@ -91,12 +91,13 @@ def format_info(pool: PagePool) -> dict[str, str]:
     return {"kv": pool.kv.name, "index": pool.index.name, "dtype": str(dtype).rpartition(".")[-1]}
 
 
-def _pages_of(pool: PagePool) -> Iterator[tuple[str, LayerPages]]:
-    """Every layer's pages with the beginning of their arrays' names."""
-    for i in range(len(pool.ratios)):
-        for kind, pages in (("entries", pool.entries[i]), ("index", pool.index_entries[i])):
-            if pages is not None:
-                yield f"pages.{i}.{kind}", pages
+def _pages_of(pool: PagePool) -> Iterator[tuple[str, list[LayerPages]]]:
+    """The pages of all layers of one ratio with the beginning of their arrays' names; such layers have equal shapes."""
+    for ratio in sorted(set(pool.ratios) - {0}):
+        for kind, layers in (("entries", pool.entries), ("index", pool.index_entries)):
+            group = [pages for pages in layers if pages is not None and pages.ratio == ratio]
+            if group:
+                yield f"pages.{ratio}.{kind}", group
 
 
 def _rows(pages: LayerPages, numbers: Sequence[int], tokens: int) -> mx.array:
@@ -106,48 +107,57 @@ def _rows(pages: LayerPages, numbers: Sequence[int], tokens: int) -> mx.array:
 
 
 def _page_arrays(pool: PagePool, numbers: Sequence[int], tokens: int) -> dict[str, mx.array]:
+    """Arrays [layers, rows, width]: a few large ones, because each costs its time whatever it holds."""
     arrays = {}
-    for name, pages in _pages_of(pool):
-        rows = _rows(pages, numbers, tokens)
+    for name, group in _pages_of(pool):
+        rows = _rows(group[0], numbers, tokens)
         if rows.size:
-            parts = zip(pages.format.parts, pages.take(rows), strict=True)
-            arrays.update({f"{name}.{part.name}": array for part, array in parts})
+            for part, layers in zip(
+                group[0].format.parts, zip(*(p.take(rows) for p in group), strict=True), strict=True
+            ):
+                arrays[f"{name}.{part.name}"] = mx.stack(list(layers))
     return arrays
 
 
 def _state_arrays(pool: PagePool, layers: Sequence[LayerState]) -> dict[str, mx.array]:
-    arrays = {}
-    for i, layer in enumerate(layers):
-        for part, array in zip(pool.kv.parts, layer.window or (), strict=False):
-            arrays[f"state.{i}.window.{part.name}"] = array
-        for name in ("compressor", "index_compressor"):
-            block = getattr(layer, name)
-            if block is not None:
-                arrays[f"state.{i}.{name}.values"] = block.values
-                arrays[f"state.{i}.{name}.gates"] = block.gates
+    windows = zip(*(layer.window or () for layer in layers), strict=True)
+    arrays = {f"state.window.{part.name}": mx.stack(list(w)) for part, w in zip(pool.kv.parts, windows, strict=True)}
+    for ratio in set(pool.ratios):
+        for name, _ in _blocks(pool, ratio):
+            blocks = [getattr(layer, name) for layer, r in zip(layers, pool.ratios, strict=True) if r == ratio]
+            if all(blocks):
+                arrays[f"state.{ratio}.{name}.values"] = mx.stack([block.values for block in blocks])
+                arrays[f"state.{ratio}.{name}.gates"] = mx.stack([block.gates for block in blocks])
     return arrays
 
 
 def _write(pool: PagePool, numbers: Sequence[int], segment: Segment) -> None:
     in_a_row = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else False
-    for name, pages in _pages_of(pool):
-        rows = _rows(pages, numbers, len(segment.token_ids))
+    for name, group in _pages_of(pool):
+        rows = _rows(group[0], numbers, len(segment.token_ids))
         if not rows.size:
             continue
-        parts = [segment.arrays[f"{name}.{part.name}"] for part in pages.format.parts]
-        if in_a_row:
-            pages.write_run(numbers[0] * pages.per_page, parts)
-        else:
-            pages.write(rows, parts)
+        for i, pages in enumerate(group):
+            parts = [segment.arrays[f"{name}.{part.name}"][i] for part in pages.format.parts]
+            if in_a_row:
+                pages.write_run(numbers[0] * pages.per_page, parts)
+            else:
+                pages.write(rows, parts)
 
 
-def _layer_state(pool: PagePool, layer: int, arrays: dict[str, mx.array]) -> LayerState:
-    def block(name: str) -> OpenBlock | None:
-        values = arrays.get(f"state.{layer}.{name}.values")
-        return None if values is None else OpenBlock(values, arrays[f"state.{layer}.{name}.gates"])
-
-    window = tuple(arrays[f"state.{layer}.window.{part.name}"] for part in pool.kv.parts)
-    return LayerState(window, block("compressor"), block("index_compressor"))
+def _layer_states(pool: PagePool, arrays: dict[str, mx.array]) -> list[LayerState]:
+    """A state for each layer."""
+    found: list[LayerState] = []
+    for i, ratio in enumerate(pool.ratios):
+        window = tuple(arrays[f"state.window.{part.name}"][i] for part in pool.kv.parts)
+        place = pool.ratios[:i].count(ratio)  # among the layers of this ratio
+        blocks = {}
+        for name, _ in _blocks(pool, ratio):
+            values = arrays.get(f"state.{ratio}.{name}.values")
+            if values is not None:
+                blocks[name] = OpenBlock(values[place], arrays[f"state.{ratio}.{name}.gates"][place])
+        found.append(LayerState(window, **blocks))
+    return found
 
 
 def _check(segment: Segment, position: int, pool: PagePool) -> None:
@@ -160,19 +170,20 @@ def _check(segment: Segment, position: int, pool: PagePool) -> None:
     for key, expected in format_info(pool).items():
         if segment.info.get(key, expected) != expected:
             raise UserError(f"{where} stores {key} as {segment.info[key]}; this model has {expected}.")
-    for name, pages in _pages_of(pool):
-        rows = n // pages.ratio
-        for part in pages.format.parts if rows else ():
-            _check_array(segment, f"{name}.{part.name}", (rows, part.width), part.dtype)
-    if segment.kind == "tail" or any(name.startswith("state.") for name in segment.arrays):
+    for name, group in _pages_of(pool):
+        rows = n // group[0].ratio
+        for part in group[0].format.parts if rows else ():
+            _check_array(segment, f"{name}.{part.name}", (len(group), rows, part.width), part.dtype)
+    if segment.kind == "tail" or segment.has_state:
         window = min(segment.stop, pool.config.sliding_window - 1)
-        for i, ratio in enumerate(pool.ratios):
-            for part in pool.kv.parts:
-                _check_array(segment, f"state.{i}.window.{part.name}", (window, part.width), part.dtype)
+        for part in pool.kv.parts:
+            _check_array(segment, f"state.window.{part.name}", (len(pool.ratios), window, part.width), part.dtype)
+        for ratio in set(pool.ratios):
             for name, width in _blocks(pool, ratio):
                 needed = segment.stop - max(0, (segment.stop // ratio - (ratio == 4)) * ratio)
+                shape = (pool.ratios.count(ratio), needed, width)
                 for array in ("values", "gates") if needed else ():
-                    _check_array(segment, f"state.{i}.{name}.{array}", (needed, width), mx.float32)
+                    _check_array(segment, f"state.{ratio}.{name}.{array}", shape, mx.float32)
 
 
 def _blocks(pool: PagePool, ratio: int) -> list[tuple[str, int]]:
@@ -182,12 +193,13 @@ def _blocks(pool: PagePool, ratio: int) -> list[tuple[str, int]]:
     return [("compressor", pool.config.head_dim)] if ratio else []
 
 
-def _check_array(segment: Segment, name: str, shape: tuple[int, int], dtype: mx.Dtype) -> None:
-    """The first number of the shape may be larger: states keep more rows where drafts are rolled back."""
+def _check_array(segment: Segment, name: str, shape: tuple[int, int, int], dtype: mx.Dtype) -> None:
+    """shape: layers, rows, width. There may be more rows of a state: it keeps more where drafts are rolled back."""
     array = segment.arrays.get(name)
     where = f"The segment at token {segment.start}"
     if array is None:
         raise UserError(f"{where} lacks {name}.")
-    rows_fit = array.shape[0] == shape[0] if name.startswith("pages.") else array.shape[0] >= shape[0]
-    if array.ndim != 2 or not rows_fit or array.shape[1] != shape[1] or array.dtype != dtype:
+    layers, rows, width = array.shape if array.ndim == 3 else (0, 0, 0)
+    rows_fit = rows == shape[1] if name.startswith("pages.") else rows >= shape[1]
+    if (layers, width) != (shape[0], shape[2]) or not rows_fit or array.dtype != dtype:
         raise UserError(f"{where} has {name} as {array.dtype} {array.shape}; this model expects {dtype} {shape}.")

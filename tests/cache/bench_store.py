@@ -48,25 +48,21 @@ def released() -> ModelConfig:
 def pages(pool: PagePool, tokens: int) -> dict[str, mx.array]:
     """Rows of so many tokens."""
     return {
-        f"pages.{i}.{kind}.{part.name}": _rows(tokens // layer.ratio, part.width, part.dtype)
-        for kind, layers in (("entries", pool.entries), ("index", pool.index_entries))
-        for i, layer in enumerate(layers)
-        if layer is not None and tokens // layer.ratio
-        for part in layer.format.parts
+        f"pages.{ratio}.{kind}.{part.name}": _rows(pool.ratios.count(ratio), tokens // ratio, part.width, part.dtype)
+        for ratio, kind, form in ((4, "entries", pool.kv), (4, "index", pool.index), (128, "entries", pool.kv))
+        if tokens // ratio
+        for part in form.parts
     }
 
 
 def state(pool: PagePool, position: int) -> dict[str, mx.array]:
     """Windows and open blocks at a position."""
-    arrays = {}
-    for i, ratio in enumerate(pool.ratios):
-        for part in pool.kv.parts:
-            arrays[f"state.{i}.window.{part.name}"] = _rows(pool.config.sliding_window - 1, part.width, part.dtype)
-        widths = {4: {"compressor": 1024, "index_compressor": 256}, 128: {"compressor": 512}}.get(ratio, {})
-        held = position - max(0, (position // ratio - (ratio == 4)) * ratio) if ratio else 0
-        for name, width in widths.items() if held else ():
-            arrays[f"state.{i}.{name}.values"] = _rows(held, width, mx.float32)
-            arrays[f"state.{i}.{name}.gates"] = _rows(held, width, mx.float32)
+    layers, rows = len(pool.ratios), pool.config.sliding_window - 1
+    arrays = {f"state.window.{part.name}": _rows(layers, rows, part.width, part.dtype) for part in pool.kv.parts}
+    for ratio, name, width in ((4, "compressor", 1024), (4, "index_compressor", 256), (128, "compressor", 512)):
+        held = position - max(0, (position // ratio - (ratio == 4)) * ratio)
+        for array in ("values", "gates") if held else ():
+            arrays[f"state.{ratio}.{name}.{array}"] = _rows(pool.ratios.count(ratio), held, width, mx.float32)
     return arrays
 
 
@@ -98,9 +94,9 @@ def growth(directory: Path, before: int, more: int) -> tuple[int, float, int]:
     return fresh, more * bytes_per_token(pool.config) + boundary, 4 * VOCAB
 
 
-def _rows(count: int, width: int, dtype: mx.Dtype) -> mx.array:
-    raw = np.random.default_rng(count).integers(0, 256, (count, width * dtype.size), dtype=np.uint8)
-    return mx.array(raw).view(dtype) if dtype != mx.float32 else mx.random.normal((count, width))
+def _rows(layers: int, count: int, width: int, dtype: mx.Dtype) -> mx.array:
+    raw = np.random.default_rng(count).integers(0, 256, (layers, count, width * dtype.size), dtype=np.uint8)
+    return mx.array(raw).view(dtype) if dtype != mx.float32 else mx.random.normal((layers, count, width))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -27,6 +27,7 @@ def in_a_terminal(*args: str, interrupt_after: str | None = None) -> tuple[int, 
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm-256color", COLUMNS="100")
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests run in the background inherit that it is ignored
         os.execv(sys.executable, [sys.executable, "-m", "ds4_mlx.cli", *args])
     shown = b""
     sent = False

@@ -144,7 +144,7 @@ def test_pages_whose_end_has_no_state_are_fed_again_from_where_one_was(golden_mo
         ({"start": 128}, "does not follow"),
         ({"token_ids": np.zeros(100, dtype=np.int32)}, "100 tokens"),
         ({"info": {"kv": "plain"}}, "stores kv as plain; this model has fp8"),
-        ({"arrays": {}}, "lacks pages.2.entries.codes"),
+        ({"arrays": {}}, "lacks pages.4.entries.codes"),
     ],
 )
 def test_segments_that_do_not_fit_are_refused(
