@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ds4_mlx import cache, text
     from ds4_mlx.config import ModelConfig
     from ds4_mlx.engine.generation import Event, Stats, Token
-    from ds4_mlx.engine.language_model import LanguageModel, Session, load
+    from ds4_mlx.engine.language_model import LanguageModel, load
+    from ds4_mlx.engine.session import Session
     from ds4_mlx.errors import UserError
 
 __version__ = "0.0.1"
@@ -26,7 +27,7 @@ _HOMES = {
     "Event": "ds4_mlx.engine.generation",
     "LanguageModel": "ds4_mlx.engine.language_model",
     "ModelConfig": "ds4_mlx.config",
-    "Session": "ds4_mlx.engine.language_model",
+    "Session": "ds4_mlx.engine.session",
     "Stats": "ds4_mlx.engine.generation",
     "Token": "ds4_mlx.engine.generation",
     "UserError": "ds4_mlx.errors",

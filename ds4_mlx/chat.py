@@ -12,7 +12,8 @@ from ds4_mlx.errors import UserError
 from ds4_mlx.terminal import DEFAULT_NOTE, AnswerPrinter, Collected, loading_progress, note, prompt_progress, stats_line
 
 if TYPE_CHECKING:
-    from ds4_mlx.engine.language_model import LanguageModel, Session
+    from ds4_mlx.engine.language_model import LanguageModel
+    from ds4_mlx.engine.session import Session
 
 HELP = """\
 /help   show this

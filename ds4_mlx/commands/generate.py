@@ -23,7 +23,8 @@ from ds4_mlx.terminal import (
 
 if TYPE_CHECKING:
     from ds4_mlx.engine.generation import Stats, Token
-    from ds4_mlx.engine.language_model import LanguageModel, Session
+    from ds4_mlx.engine.language_model import LanguageModel
+    from ds4_mlx.engine.session import Session
 
 DEFAULT_TOP_LOGPROBS = 5
 

@@ -16,7 +16,8 @@ from ds4_mlx.text import CompletionStream, StopMatcher, TextStream, encode_messa
 from ds4_mlx.text.special import THINK
 
 if TYPE_CHECKING:
-    from ds4_mlx.engine.language_model import LanguageModel, Session
+    from ds4_mlx.engine.language_model import LanguageModel
+    from ds4_mlx.engine.session import Session
 
 DEFAULT_MAX_TOKENS = 4096
 DEFAULT_CONTEXT = 32768

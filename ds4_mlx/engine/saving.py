@@ -10,7 +10,8 @@ from ds4_mlx.cache.segment_file import ModelMark
 from ds4_mlx.errors import UserError
 
 if TYPE_CHECKING:
-    from ds4_mlx.engine.language_model import LanguageModel, Session
+    from ds4_mlx.engine.language_model import LanguageModel
+    from ds4_mlx.engine.session import Session
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 
 from ds4_mlx.cache import PagedCache, PagePool, Segment, SequenceState
 from ds4_mlx.engine.hub import DEFAULT_MODEL
-from ds4_mlx.engine.language_model import LanguageModel, Session
+from ds4_mlx.engine.language_model import LanguageModel
+from ds4_mlx.engine.session import Session
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch
 

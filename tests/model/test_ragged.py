@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ds4_mlx.engine.hub import DEFAULT_MODEL
-from ds4_mlx.engine.language_model import LanguageModel, Session
+from ds4_mlx.engine.language_model import LanguageModel
+from ds4_mlx.engine.session import Session
 from ds4_mlx.model.moe import MoE
 
 from model.compare import distance
