@@ -21,7 +21,7 @@ demo: $(VENV)/.installed-$(BACKEND)
 	$(BIN)/ds4-mlx generate -p "What is 12 + 30?" --temp 0 --stats
 
 test: $(VENV)/.tested-$(BACKEND) lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.tested-$(BACKEND)
 	$(BIN)/ruff check .
