@@ -86,9 +86,12 @@ def remove(kv_dir: Path | None, references: list[str]) -> None:
 def prune(kv_dir: Path | None, budget: str | None) -> None:
     """Drops what is worth least until the budget is kept."""
     store = open_store(kv_dir)
-    for head in store.prune(None if budget is None else parse_size(budget)):
+    limit = store.budget if budget is None else parse_size(budget)
+    for head in store.prune(limit):
         print(f"removed {head.label}, {size(head.nbytes)}")
     figures = store.figures()
+    if figures.nbytes > limit:
+        note("Sessions that were used within the last minute stay: somebody may be about to go on with them.")
     note(f"{figures.sessions} sessions, {size(figures.nbytes)} left in {store.directory}")
 
 

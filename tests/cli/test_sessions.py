@@ -50,6 +50,13 @@ def test_listing_showing_verifying_carrying_and_removing(command: Command, kv: t
     assert command("sessions", "prune", "--budget", "20G", *kv).code == 0
 
 
+def test_prune_says_why_a_session_just_used_stays(command: Command, kv: tuple[str, str]) -> None:
+    command("generate", *FLAGS, *kv, "--session", "bob", "-p", "My name is Bob.")
+    result = command("sessions", "prune", "--budget", "0", *kv)
+    assert (result.code, result.out) == (0, "")
+    assert "used within the last minute stay" in result.err
+
+
 def test_verify_tells_of_damage(command: Command, kv: tuple[str, str]) -> None:
     command("generate", *FLAGS, *kv, "--session", "bob", "-p", "My name is Bob.")
     (path,) = (Path(kv[1]) / "segments").iterdir()
