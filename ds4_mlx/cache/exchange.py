@@ -39,11 +39,11 @@ def iter_segments(sequence: CachedSequence, after: int = 0) -> Iterator[Segment]
         arrays = _page_arrays(pool, state.table.pages[start // PAGE : stop // PAGE], stop - start)
         place = boundaries[stop]
         if place is not None:
-            arrays.update(_state_arrays(pool, place.layers))
+            arrays.update(_state_arrays(pool, place.layers, stop))
         yield _evaluated(Segment(start, ids[start:stop], arrays, "pages", info))
         start = stop
     arrays = _page_arrays(pool, state.table.pages[full // PAGE :], state.position - full)
-    arrays.update(_state_arrays(pool, state.layers))
+    arrays.update(_state_arrays(pool, state.layers, state.position))
     if sequence.logits is not None and not sequence.owed:
         arrays["logits"] = sequence.logits
     yield _evaluated(Segment(full, ids[full:], arrays, "tail", info))
@@ -119,16 +119,27 @@ def _page_arrays(pool: PagePool, numbers: Sequence[int], tokens: int) -> dict[st
     return arrays
 
 
-def _state_arrays(pool: PagePool, layers: Sequence[LayerState]) -> dict[str, mx.array]:
+def _state_arrays(pool: PagePool, layers: Sequence[LayerState], position: int) -> dict[str, mx.array]:
     windows = zip(*(layer.window or () for layer in layers), strict=True)
     arrays = {f"state.window.{part.name}": mx.stack(list(w)) for part, w in zip(pool.kv.parts, windows, strict=True)}
-    for ratio in set(pool.ratios):
-        for name, _ in _blocks(pool, ratio):
-            blocks = [getattr(layer, name) for layer, r in zip(layers, pool.ratios, strict=True) if r == ratio]
-            if all(blocks):
-                arrays[f"state.{ratio}.{name}.values"] = mx.stack([block.values for block in blocks])
-                arrays[f"state.{ratio}.{name}.gates"] = mx.stack([block.gates for block in blocks])
+    for ratio, name, width in _blocks(pool):
+        blocks = [getattr(layer, name) for layer, r in zip(layers, pool.ratios, strict=True) if r == ratio]
+        before, open_ = _kept_rows(ratio, position)
+        for kind in ("values", "gates") if before + open_ else ():
+            rows = mx.stack([getattr(block, kind) for block in blocks])[:, -before - open_ :]
+            if before:
+                arrays[f"state.{ratio}.{name}.before.{kind}"] = mx.contiguous(rows[:, :before, : width // 2])
+            if open_:
+                arrays[f"state.{ratio}.{name}.{kind}"] = mx.contiguous(rows[:, before:])
     return arrays
+
+
+def _kept_rows(ratio: int, position: int) -> tuple[int, int]:
+    """Compressor projections that later entries need: of the block before, and of the open one.
+
+    Entries of ratio 4 overlap (spec 4). Of the block before they pool the first of two series, so only that is stored.
+    """
+    return ratio if ratio == 4 and position >= ratio else 0, position % ratio
 
 
 def _write(pool: PagePool, numbers: Sequence[int], segment: Segment) -> None:
@@ -147,17 +158,27 @@ def _write(pool: PagePool, numbers: Sequence[int], segment: Segment) -> None:
 
 def _layer_states(pool: PagePool, arrays: dict[str, mx.array]) -> list[LayerState]:
     """A state for each layer."""
+    blocks: dict[tuple[int, str], OpenBlock] = {}  # of all layers of a ratio: values and gates [layers, rows, width]
+    for ratio, name, _ in _blocks(pool):
+        both = [_block_rows(arrays, f"state.{ratio}.{name}", kind) for kind in ("values", "gates")]
+        if both[0] is not None and both[1] is not None:
+            blocks[ratio, name] = OpenBlock(both[0], both[1])
     found: list[LayerState] = []
     for i, ratio in enumerate(pool.ratios):
         window = tuple(arrays[f"state.window.{part.name}"][i] for part in pool.kv.parts)
         place = pool.ratios[:i].count(ratio)  # among the layers of this ratio
-        blocks = {}
-        for name, _ in _blocks(pool, ratio):
-            values = arrays.get(f"state.{ratio}.{name}.values")
-            if values is not None:
-                blocks[name] = OpenBlock(values[place], arrays[f"state.{ratio}.{name}.gates"][place])
-        found.append(LayerState(window, **blocks))
+        own = {name: block for (r, name), block in blocks.items() if r == ratio}
+        found.append(LayerState(window, **{n: OpenBlock(b.values[place], b.gates[place]) for n, b in own.items()}))
     return found
+
+
+def _block_rows(arrays: dict[str, mx.array], name: str, kind: str) -> mx.array | None:
+    """[layers, rows, width]; zeros stand for the series that nobody reads any more."""
+    before, rows = arrays.get(f"{name}.before.{kind}"), arrays.get(f"{name}.{kind}")
+    if before is None:
+        return rows
+    padded = mx.concatenate([before, mx.zeros_like(before)], axis=-1)
+    return padded if rows is None else mx.concatenate([padded, rows], axis=1)
 
 
 def _check(segment: Segment, position: int, pool: PagePool) -> None:
@@ -178,28 +199,35 @@ def _check(segment: Segment, position: int, pool: PagePool) -> None:
         window = min(segment.stop, pool.config.sliding_window - 1)
         for part in pool.kv.parts:
             _check_array(segment, f"state.window.{part.name}", (len(pool.ratios), window, part.width), part.dtype)
-        for ratio in set(pool.ratios):
-            for name, width in _blocks(pool, ratio):
-                needed = segment.stop - max(0, (segment.stop // ratio - (ratio == 4)) * ratio)
-                shape = (pool.ratios.count(ratio), needed, width)
-                for array in ("values", "gates") if needed else ():
-                    _check_array(segment, f"state.{ratio}.{name}.{array}", shape, mx.float32)
+        for ratio, name, width in _blocks(pool):
+            layers = pool.ratios.count(ratio)
+            before, open_ = _kept_rows(ratio, segment.stop)
+            for kind in ("values", "gates"):
+                if before:
+                    shape = (layers, before, width // 2)
+                    _check_array(segment, f"state.{ratio}.{name}.before.{kind}", shape, mx.float32)
+                if open_:
+                    _check_array(segment, f"state.{ratio}.{name}.{kind}", (layers, open_, width), mx.float32)
 
 
-def _blocks(pool: PagePool, ratio: int) -> list[tuple[str, int]]:
-    """The open blocks of a layer: name and channels."""
-    if ratio == 4:
-        return [("compressor", 2 * pool.config.head_dim), ("index_compressor", 2 * pool.config.index_head_dim)]
-    return [("compressor", pool.config.head_dim)] if ratio else []
+def _blocks(pool: PagePool) -> list[tuple[int, str, int]]:
+    """The kinds of open blocks: ratio, name in a `LayerState`, channels."""
+    config = pool.config
+    found = [
+        (4, "compressor", 2 * config.head_dim),
+        (4, "index_compressor", 2 * config.index_head_dim),
+        (128, "compressor", config.head_dim),
+    ]
+    return [block for block in found if block[0] in pool.ratios]
 
 
 def _check_array(segment: Segment, name: str, shape: tuple[int, int, int], dtype: mx.Dtype) -> None:
-    """shape: layers, rows, width. There may be more rows of a state: it keeps more where drafts are rolled back."""
+    """shape: layers, rows, width. A window may have more rows: it keeps more where drafts are rolled back."""
     array = segment.arrays.get(name)
     where = f"The segment at token {segment.start}"
     if array is None:
         raise UserError(f"{where} lacks {name}.")
     layers, rows, width = array.shape if array.ndim == 3 else (0, 0, 0)
-    rows_fit = rows == shape[1] if name.startswith("pages.") else rows >= shape[1]
+    rows_fit = rows >= shape[1] if name.startswith("state.window") else rows == shape[1]
     if (layers, width) != (shape[0], shape[2]) or not rows_fit or array.dtype != dtype:
         raise UserError(f"{where} has {name} as {array.dtype} {array.shape}; this model expects {dtype} {shape}.")

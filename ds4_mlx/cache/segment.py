@@ -17,9 +17,9 @@ class Segment:
     if one is kept; "tail" is what lies behind the last full page (n is 0 to 127), with the complete state there.
     arrays: `pages.<ratio>.entries.<part>` [layers of that ratio, rows, width] and `pages.<ratio>.index.<part>`, rows in
     order of position; `state.window.<part>` [layers, rows, width], `state.<ratio>.compressor.values` and `.gates`,
-    `state.<ratio>.index_compressor...`; `logits` float32 [vocab], of the token after the last, if known. Parts are
-    those of the row formats that `info` names. What would have no rows is left out. text: what the tokens read as, for
-    people; the ids are what counts.
+    `state.4.compressor.before.values`, `state.4.index_compressor...` (docs/sessions.md); `logits` float32 [vocab], of
+    the token after the last, if known. Parts are those of the row formats that `info` names. What would have no rows is
+    left out. text: what the tokens read as, for people; the ids are what counts.
     """
 
     start: int

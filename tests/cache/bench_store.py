@@ -17,7 +17,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.cache import PagedCache, PagePool, bytes_per_token, import_segments
+from ds4_mlx.cache import PagedCache, PagePool, boundary_bytes, bytes_per_token, import_segments
 from ds4_mlx.cache.exchange import format_info
 from ds4_mlx.cache.files import sync_file
 from ds4_mlx.cache.paged import KEPT_EVERY
@@ -60,9 +60,12 @@ def state(pool: PagePool, position: int) -> dict[str, mx.array]:
     layers, rows = len(pool.ratios), pool.config.sliding_window - 1
     arrays = {f"state.window.{part.name}": _rows(layers, rows, part.width, part.dtype) for part in pool.kv.parts}
     for ratio, name, width in ((4, "compressor", 1024), (4, "index_compressor", 256), (128, "compressor", 512)):
-        held = position - max(0, (position // ratio - (ratio == 4)) * ratio)
-        for array in ("values", "gates") if held else ():
-            arrays[f"state.{ratio}.{name}.{array}"] = _rows(pool.ratios.count(ratio), held, width, mx.float32)
+        layers, open_ = pool.ratios.count(ratio), position % ratio
+        for kind in ("values", "gates"):
+            if ratio == 4:
+                arrays[f"state.4.{name}.before.{kind}"] = _rows(layers, 4, width // 2, mx.float32)
+            if open_:
+                arrays[f"state.{ratio}.{name}.{kind}"] = _rows(layers, open_, width, mx.float32)
     return arrays
 
 
@@ -90,8 +93,7 @@ def growth(directory: Path, before: int, more: int) -> tuple[int, float, int]:
     old = {path.name for path in directory.rglob("*") if path.is_file()} - {"index.json", f"{head.id}.json"}
     store.save(ids, lambda after: segments(pool, ids, after), MARK, earlier=head)
     fresh = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path.name not in old)
-    boundary = sum(array.nbytes for array in state(pool, before + more).values())
-    return fresh, more * bytes_per_token(pool.config) + boundary, 4 * VOCAB
+    return fresh, more * bytes_per_token(pool.config) + boundary_bytes(pool.config), 4 * VOCAB
 
 
 def _rows(layers: int, count: int, width: int, dtype: mx.Dtype) -> mx.array:
