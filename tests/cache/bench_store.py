@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,25 +23,11 @@ from ds4_mlx.cache.paged import KEPT_EVERY
 from ds4_mlx.cache.segment import Segment
 from ds4_mlx.cache.segment_file import ModelMark
 from ds4_mlx.cache.store import SessionStore
-from ds4_mlx.config import ModelConfig
 
-from support import GOLDEN_CHECKPOINT
+from released_shapes import released
 
 VOCAB = 129280
 MARK = ModelMark("synthetic", "exact", "bfloat16 simulated")
-
-
-def released() -> ModelConfig:
-    """The golden model's config with the sizes of DeepSeek V4 Flash that the cache depends on (spec 1)."""
-    return replace(
-        ModelConfig.from_file(GOLDEN_CHECKPOINT / "config.json"),
-        num_hidden_layers=43,
-        head_dim=512,
-        qk_rope_head_dim=64,
-        index_head_dim=128,
-        sliding_window=128,
-        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
-    )
 
 
 def pages(pool: PagePool, tokens: int) -> dict[str, mx.array]:

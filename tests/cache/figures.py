@@ -1,4 +1,6 @@
-"""What the cache takes and spares, in numbers: `python tests/cache/figures.py [sizes] [sessions]` (both by default).
+"""What the cache takes and spares, in numbers: `PYTHONPATH=tests python -m cache.figures [sizes] [sessions]`.
+
+Without a word it does both.
 
 sizes: arrays of DeepSeek V4 Flash's shapes are allocated for one layer of each kind and multiplied, no weights.
 sessions: ds4-tiny feeds 20,000 tokens whose last 37 change, and two prompts with 16,384 in common. Minutes on a CPU.
@@ -9,30 +11,16 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 import ds4_mlx
 from ds4_mlx.cache import PAGE, PagePool, PageTable, bytes_per_token, fixed_bytes
-from ds4_mlx.config import ModelConfig
+
+from released_shapes import released
 
 GIB = 2**30
-GOLDEN_CONFIG = Path(__file__).parent.parent / "golden" / "checkpoint" / "config.json"
-
-
-def released() -> ModelConfig:
-    """A config with the sizes of DeepSeek V4 Flash that the cache depends on (spec 1)."""
-    return replace(
-        ModelConfig.from_file(GOLDEN_CONFIG),
-        num_hidden_layers=43,
-        head_dim=512,
-        qk_rope_head_dim=64,
-        index_head_dim=128,
-        sliding_window=128,
-        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
-    )
 
 
 def allocated(ratio: int, tokens: int) -> int:

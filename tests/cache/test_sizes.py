@@ -19,23 +19,15 @@ from ds4_mlx.cache import (
 )
 from ds4_mlx.config import ModelConfig
 
-from support import GOLDEN_CHECKPOINT, ModelIn
+import released_shapes
+from support import ModelIn
 
 MILLION = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def released() -> ModelConfig:
-    """The golden model's config with the sizes of DeepSeek V4 Flash that the cache depends on (spec 1)."""
-    return replace(
-        ModelConfig.from_file(GOLDEN_CHECKPOINT / "config.json"),
-        num_hidden_layers=43,
-        head_dim=512,
-        qk_rope_head_dim=64,
-        index_head_dim=128,
-        sliding_window=128,
-        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
-    )
+@pytest.fixture(scope="module", name="released")
+def _released() -> ModelConfig:
+    return released_shapes.released()
 
 
 def test_a_k_v_row_takes_583_bytes_and_an_index_row_68(released: ModelConfig) -> None:
