@@ -8,7 +8,6 @@ per token and 24 MB in a file; the marks are sizes that were published.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -18,23 +17,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ds4_mlx.cache import boundary_bytes, session_bytes
-from ds4_mlx.config import ModelConfig
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from released_shapes import released  # noqa: E402 - the tests are no package
+
 GIB = 2**30
 
 
 def main(target: Path) -> None:
     """Writes the picture."""
-    config = replace(
-        ModelConfig.from_file(ROOT / "tests" / "golden" / "checkpoint" / "config.json"),
-        num_hidden_layers=43,
-        head_dim=512,
-        qk_rope_head_dim=64,
-        index_head_dim=128,
-        sliding_window=128,
-        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
-    )
+    config = released()
     tokens = np.unique(np.geomspace(1 << 10, 1 << 20, 200).astype(int))
     packed = np.array([session_bytes(config, int(n)) for n in tokens])
     plain = np.array([session_bytes(config, int(n), packed=False) for n in tokens])

@@ -63,13 +63,12 @@ def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: in
         state.make_room(len(segment.token_ids))
         _write(pool, state.table.pages[pages:], segment)
         sequence.token_ids.extend(segment.token_ids.tolist())
-        has_state = segment.has_state
-        layers = _layer_states(pool, segment.arrays) if has_state else state.layers
+        layers = _layer_states(pool, segment.arrays) if segment.has_state else state.layers
         state.set_to(segment.stop, layers)
-        usable = segment.stop if has_state else usable
         mx.eval(*pool.arrays(), *state.arrays())
         sequence.enter_pages()
-        if has_state:
+        if segment.has_state:
+            usable = segment.stop
             sequence.note_boundary()
             sequence.keep_boundary()
         sequence.logits = segment.arrays.get("logits")

@@ -216,8 +216,8 @@ def _header(path: Path, name: str) -> tuple[dict[str, str], dict[str, Tensor], d
 
 def link(sealed: Sealed, segment: Segment, nbytes: int) -> Link:
     """How a head names it."""
-    state = any(name.startswith("state.") for name in sealed.arrays)
-    return Link(sealed.name, segment.start, segment.stop, segment.kind, state, sealed.metadata["prefix"], nbytes)
+    prefix = sealed.metadata["prefix"]
+    return Link(sealed.name, segment.start, segment.stop, segment.kind, segment.has_state, prefix, nbytes)
 
 
 def _bytes_of(array: mx.array) -> memoryview:
