@@ -1,0 +1,1 @@
+"""The server: OpenAI and Anthropic APIs in front of one engine."""
