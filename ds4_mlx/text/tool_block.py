@@ -39,18 +39,21 @@ class ToolBlockReader:
     The arguments of a call come out as they are read: the pieces joined are the JSON text of an object, in which the
     text of string="true" parameters is escaped and that of string="false" ones stands as sampled.
 
+    name:      the tool of the call being read
+    keys:      the parameters it has so far
     complete:  whether the closing tag has been read
     error:     why the text cannot become a block any more, None while it can; nothing is read after it
     """
 
     def __init__(self) -> None:
         """Begin just after `TOOLS_OPEN`."""
+        self.name = ""
+        self.keys: set[str] = set()
         self.complete = False
         self.error: DSMLError | None = None
         self._read: list[str] = []  # the text accepted so far, in pieces
         self._ahead = ""  # and what follows it
         self._pieces: list[CallPiece] = []
-        self._keys: set[str] = set()  # parameters of the call being read
         self._key = ""
         self._is_string = False
         # What is read next: does as much as it can and says whether something else comes now. Not a bound method, so
@@ -72,6 +75,16 @@ class ToolBlockReader:
         """Whether the next character may be one of a parameter's value; elsewhere only markup and names are read."""
         return self._step is ToolBlockReader._value and not self._ahead.startswith(_CLOSING)
 
+    @property
+    def in_json(self) -> bool:
+        """Whether the value of a string="false" parameter is being read."""
+        return self._step is ToolBlockReader._value and not self._is_string
+
+    @property
+    def key_begun(self) -> str | None:
+        """What has been read of a parameter's name and what follows it; None where no name is read."""
+        return self._ahead if self._step is ToolBlockReader._parameter_head else None
+
     def feed(self, text: str) -> list[CallPiece]:
         """Take more text; what became known of the calls with it. Look at `complete` and `error` afterwards."""
         self._ahead += text
@@ -87,7 +100,7 @@ class ToolBlockReader:
     def copy(self) -> ToolBlockReader:
         """A second reader that stands at the same place."""
         twin = copy.copy(self)
-        twin._read, twin._keys = list(self._read), set(self._keys)
+        twin._read, twin.keys = list(self._read), set(self.keys)
         return twin
 
     # The grammar.
@@ -109,8 +122,9 @@ class ToolBlockReader:
         found = self._until('">\n')
         if found is None:
             return False
-        self._pieces.append(CallPiece("begin", found[0]))
-        self._keys = set()
+        self.name = found[0]
+        self._pieces.append(CallPiece("begin", self.name))
+        self.keys = set()
         self._step = ToolBlockReader._first_parameter
         return True
 
@@ -127,7 +141,7 @@ class ToolBlockReader:
     def _end_of_call(self) -> bool:
         if not self._go_on(self._one_of(">\n"), ToolBlockReader._between_calls):
             return False
-        self._pieces += [CallPiece("arguments", "}" if self._keys else "{}"), CallPiece("end")]
+        self._pieces += [CallPiece("arguments", "}" if self.keys else "{}"), CallPiece("end")]
         return True
 
     def _before_key(self) -> bool:
@@ -140,12 +154,12 @@ class ToolBlockReader:
         self._key, kind = found
         if kind == PARAMETER_CLOSE:
             raise DSMLError(f'A parameter has no string="true" or string="false": {self._key[:40]!r}.')
-        if self._key in self._keys:
+        if self._key in self.keys:
             raise DSMLError(f"The parameter {self._key!r} is given twice.")
         self._is_string = kind == STRING
         quote = '"' if self._is_string else ""
-        self._pieces.append(CallPiece("arguments", f"{', ' if self._keys else '{'}{to_json(self._key)}: {quote}"))
-        self._keys.add(self._key)
+        self._pieces.append(CallPiece("arguments", f"{', ' if self.keys else '{'}{to_json(self._key)}: {quote}"))
+        self.keys.add(self._key)
         self._step = ToolBlockReader._value
         return True
 
