@@ -126,7 +126,7 @@ class _Compiled:
         self.head = head
         self.optional = optional
         self.matcher = LLMatcher(table.matcher_tokenizer, grammar.text, log_level=0)
-        self.error = self.matcher.get_error().partition("\n")[0]
+        self.error = _sentence(self.matcher.get_error())
 
 
 class _Compiler:
@@ -183,7 +183,12 @@ def _problem_of(schema: Schema) -> str:
     from llguidance import LLMatcher
 
     problem: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema))
-    return "" if problem.startswith("WARNING") else problem.partition("\n")[0]
+    return "" if problem.startswith("WARNING") else _sentence(problem)
+
+
+def _sentence(problem: str) -> str:
+    """The first sentence of what llguidance says; the others advise its own users."""
+    return problem.partition("\n")[0].partition(". ")[0]
 
 
 class GrammarConstraint:

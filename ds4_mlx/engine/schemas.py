@@ -153,8 +153,20 @@ def split_strings(
         options = schema.get(key)
         if options and schema.keys() <= {key, "type"} and (key != "allOf" or len(options) == 1):
             parts = [split_strings(option, cleaner, depth - 1) for option in options]
-            return [s for strings, _ in parts for s in strings], [o for _, others in parts for o in others]
+            return _joined(key, parts, cleaner)
     return _split_values(schema) if "const" in schema or "enum" in schema else _split_types(schema, cleaner)
+
+
+def _joined(
+    key: str, parts: list[tuple[list[Schema], list[Schema | bool]]], cleaner: SchemaCleaner
+) -> tuple[list[Schema], list[Schema | bool]]:
+    strings = [string for options, _ in parts for string in options]
+    others = [other for _, options in parts for other in options]
+    if key != "oneOf":
+        return strings, others
+    if len(strings) > 1 and not all("enum" in string for string in strings):
+        cleaner.loosen("'oneOf' of several kinds of strings")
+    return strings, [{"oneOf": others}] if len(others) > 1 else others
 
 
 def _split_values(schema: Schema) -> tuple[list[Schema], list[Schema | bool]]:
