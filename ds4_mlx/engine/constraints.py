@@ -187,8 +187,8 @@ def _problem_of(schema: Schema) -> str:
 
 
 def _sentence(problem: str) -> str:
-    """The first sentence of what llguidance says; the others advise its own users."""
-    return problem.partition("\n")[0].partition(". ")[0]
+    """The first sentence of what llguidance says; where it looked and its advice are of use to its own users only."""
+    return problem.rpartition("failed to compile JSON schema: ")[2].partition("\n")[0].partition(". ")[0]
 
 
 class GrammarConstraint:

@@ -227,7 +227,7 @@ class _Parameters:
 
     def _read(self, top: Schema, depth: int = 8) -> None:
         if "$ref" in top and depth:
-            target = self.cleaner.clean(self.cleaner.resolve(top["$ref"], "parameters"), "parameters")
+            target = self.cleaner.clean(self.cleaner.resolve(top["$ref"]), "parameters")
             if isinstance(target, dict):
                 self._read(target, depth - 1)
         self.named.update(top.get("properties", {}))

@@ -6,6 +6,7 @@ that lists its properties has no others unless the schema says so. Knows nothing
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ds4_mlx.errors import UserError
@@ -41,6 +42,30 @@ _VACUOUS = {
 # `format` asserts nothing by JSON Schema's own rules; these are enforced in JSON all the same.
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 _TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_DEEPEST = 60
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_type(value: object) -> bool:
+    return value in _TYPES or (isinstance(value, list) and bool(value) and all(kind in _TYPES for kind in value))
+
+
+def _is_text_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+# What the values of keywords must be; llguidance looks at the others.
+_EXPECTED: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "type": (f"one of {', '.join(_TYPES)}, or a list of them", _is_type),
+    "enum": ("a list of at least one value", lambda value: isinstance(value, list) and bool(value)),
+    "required": ("a list of names", _is_text_list),
+    "pattern": ("text", lambda value: isinstance(value, str)),
+    **dict.fromkeys(_COUNTS, ("a number from 0 on", _is_count)),
+}
 
 
 class SchemaCleaner:
@@ -55,6 +80,7 @@ class SchemaCleaner:
         self.strict = strict
         self.loosened: list[str] = []
         self._root = root
+        self._depth = 0
         # Closing one part of a schema that is combined with others would forbid what the others ask for.
         self._closes = '"allOf"' not in to_json(root)
 
@@ -66,10 +92,13 @@ class SchemaCleaner:
             return schema
         if not isinstance(schema, dict):
             raise UserError(f"{self.owner}: {where} must be a JSON Schema object, not {to_json(schema)[:60]}.")
-        self._check_type(schema, where)
+        if self._depth == _DEEPEST:
+            raise UserError(f"{self.owner}: the schema is nested more than {_DEEPEST} deep.")
+        self._depth += 1
         kept = {
             key: self._value(key, value, where) for key, value in schema.items() if self._is_kept(key, value, where)
         }
+        self._depth -= 1
         combined = kept.keys() & {"additionalProperties", "$ref", "anyOf", "oneOf"}
         if self._closes and "properties" in kept and not combined:
             kept["additionalProperties"] = False
@@ -78,19 +107,27 @@ class SchemaCleaner:
     def _is_kept(self, key: str, value: object, where: str) -> bool:
         if key in _NOT_ENFORCED and value not in _VACUOUS.get(key, ()):
             self.loosen(f"the keyword {key!r} in {where}")
+        if key == "$ref" and self.resolve(value) is None:
+            self.loosen(f"{where} refers to {to_json(value)[:80]}, which is not one of its own '#/$defs/NAME' and")
+            return False
+        if key in _EXPECTED and not _EXPECTED[key][1](value):
+            self.loosen(f"{where}.{key} is {to_json(value)[:60]}, but must be {_EXPECTED[key][0]}, and")
+            return False
         return key in ENFORCED and (key != "format" or value in _FORMATS)
 
     def _value(self, key: str, value: Any, where: str) -> object:
         """The value of a keyword, with the schemas in it cleaned."""
         where = f"{where}.{key}"
         if key in _LISTS or (key in _ONE and isinstance(value, list)):
-            return [self.clean(item, where) for item in self._list(value, where)]
+            if not isinstance(value, list):
+                raise UserError(f"{self.owner}: {where} must be a list of schemas.")
+            return [self.clean(item, where) for item in value]
         if key in _ONE:
             return self.clean(value, where)
         if key in _MAPS:
-            return {name: self.clean(item, f"{where}.{name}") for name, item in self._map(value, where).items()}
-        if key == "$ref":
-            self.resolve(value, where)
+            if not isinstance(value, dict):
+                raise UserError(f"{self.owner}: {where} must be an object of schemas.")
+            return {name: self.clean(item, f"{where}.{name}") for name, item in value.items()}
         return value
 
     def loosen(self, what: str) -> None:
@@ -102,36 +139,18 @@ class SchemaCleaner:
             )
         self.loosened.append(what)
 
-    def resolve(self, ref: object, where: str) -> object:
-        """The schema a reference names. UserError if it is not one of the root's definitions."""
-        if isinstance(ref, str):
-            for key in ("$defs", "definitions"):
-                name = ref.removeprefix(f"#/{key}/")
-                found = self._root.get(key) if isinstance(self._root, dict) else None
-                if name != ref and isinstance(found, dict) and name in found:
-                    return found[name]
-        raise UserError(f"{self.owner}: {where} refers to {ref!r}; only the schema's own '#/$defs/NAME' can be used.")
+    def resolve(self, ref: object) -> object:
+        """The schema that a reference names; None unless it is one of the root's definitions."""
+        for key in ("$defs", "definitions"):
+            found = self._root.get(key) if isinstance(self._root, dict) else None
+            if isinstance(ref, str) and ref.startswith(f"#/{key}/") and isinstance(found, dict):
+                return found.get(ref.removeprefix(f"#/{key}/"))
+        return None
 
     def definitions(self) -> Schema:
         """The root's definitions, cleaned, to be put beside a part of it."""
         root = self._root if isinstance(self._root, dict) else {}
-        return {key: self.clean({key: root[key]}, "the schema")[key] for key in ("$defs", "definitions") if key in root}  # type: ignore[index]
-
-    def _check_type(self, schema: Schema, where: str) -> None:
-        kind = schema.get("type")
-        for name in kind if isinstance(kind, list) else [] if kind is None else [kind]:
-            if name not in _TYPES:
-                raise UserError(f"{self.owner}: {where} has the type {name!r}; the types are {', '.join(_TYPES)}.")
-
-    def _list(self, value: object, where: str) -> list[Any]:
-        if not isinstance(value, list):
-            raise UserError(f"{self.owner}: {where} must be a list of schemas.")
-        return value
-
-    def _map(self, value: object, where: str) -> Schema:
-        if not isinstance(value, dict):
-            raise UserError(f"{self.owner}: {where} must be an object of schemas.")
-        return value
+        return {key: self._value(key, root[key], "the schema") for key in ("$defs", "definitions") if key in root}
 
 
 def split_strings(
@@ -146,7 +165,7 @@ def split_strings(
     if isinstance(schema, bool) or depth == 0:
         return [], [schema]
     if schema.keys() == {"$ref"}:
-        target = cleaner.clean(cleaner.resolve(schema["$ref"], "the schema"))
+        target = cleaner.clean(cleaner.resolve(schema["$ref"]))
         strings, others = split_strings(target, cleaner, depth - 1)
         return strings, others if strings else [schema]
     for key in ("anyOf", "oneOf", "allOf"):
