@@ -120,12 +120,14 @@ class _Compiled:
     """
 
     def __init__(self, table: TokenTable, grammar: Grammar, *, head: str | None, optional: bool = False) -> None:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
         self.grammar = grammar
         self.head = head
         self.optional = optional
-        self.matcher = LLMatcher(table.matcher_tokenizer, grammar.text, log_level=0)
+        # Ten times llguidance's own limits: a slow step is better than an answer that ends in the middle.
+        limits = LLParserLimits(initial_lexer_fuel=10_000_000, step_lexer_fuel=2_000_000, step_max_items=500_000)
+        self.matcher = LLMatcher(table.matcher_tokenizer, grammar.text, log_level=0, limits=limits)
         self.error = _sentence(self.matcher.get_error())
 
 
@@ -218,7 +220,10 @@ class GrammarConstraint:
         self._block: ToolBlockReader | None = None
 
     def mask(self) -> np.ndarray | None:
-        """Allowed tokens as bits, uint32 [ceil(vocab_size / 32)], valid until the next call; None when all are."""
+        """Allowed tokens as bits, uint32 [ceil(vocab_size / 32)], valid until the next call; None when all are.
+
+        Raises UserError if the grammar grew beyond its limits, which only far-fetched schemas bring about.
+        """
         if self._over:
             return None
         if self._markers:
@@ -230,6 +235,8 @@ class GrammarConstraint:
             assert self._matcher is not None
             own = self._words[: -(-len(self._table.bytes_of) // 32)]
             self._matcher.unsafe_compute_mask_ptr(own.ctypes.data, own.nbytes)
+            if self._matcher.is_error():
+                raise UserError(f"The grammar of the answer is too complex: {_sentence(self._matcher.get_error())}.")
             forbidden = self._forbidden_in_block()
         for token_id in forbidden:
             self._words[token_id >> 5] &= ~np.uint32(1 << (token_id & 31))
@@ -241,7 +248,7 @@ class GrammarConstraint:
             return False
         if self._block is None:
             return not self._optional or self._head != TOOLS_OPEN
-        return not self._block.in_value
+        return self._block.in_markup
 
     def accept(self, token_id: int) -> None:
         """Tells what was sampled. ValueError for a token that was not allowed."""
@@ -327,9 +334,20 @@ class GrammarConstraint:
         if key is not None and block.name in self._grammar.open_tools:
             ends = [f'{given[len(key) :]}"' for given in block.keys if given.startswith(key)]
             return [token_id for end in ends for token_id in self._table.starting_with(end.encode())]
-        if self._tail and block.in_json and not self.forced():  # where the tag is the real one, it is forced
-            return self._table.completing(self._tail, _CLOSING)
-        return []
+        if not block.in_value:
+            return []
+        return [i for i in self._table.completing(self._tail, _CLOSING) if self._allows(i) and not self._closes(i)]
+
+    def _allows(self, token_id: int) -> bool:
+        return bool(self._words[token_id >> 5] >> np.uint32(token_id & 31) & 1)
+
+    def _closes(self, token_id: int) -> bool:
+        """Whether the closing tag that this token completes is one for the grammar too, and not text of the value."""
+        assert self._matcher is not None
+        ahead = self._matcher.deep_copy()
+        ahead.consume_token(token_id)
+        behind = (self._tail + self._table.bytes_of[token_id]).partition(_CLOSING)[2]
+        return (behind + ahead.compute_ff_bytes()).startswith(b">\n")
 
 
 def _beginning(marker: bytes, text: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """Grammars, in llguidance's dialect of Lark, of what may be sampled: DSML tool calls by the tools' schemas, and JSON.
 
-Every text these allow is accepted by `parse_completion`, with two exceptions that a grammar cannot express and the
-constraint looks after: a parameter beyond those a schema names may be given once only, and JSON inside a parameter may
-not hold the parameter's closing tag.
+Every text these allow is accepted by `parse_completion`, with two exceptions that a grammar cannot express, or only at
+a price, and the constraint looks after: a parameter beyond those a schema names may be given once only, and a value
+ends with the first closing tag in it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ds4_mlx.text.tool_block import (
 BLOCK_START = f"\n\n<{DSML}"
 
 _MOST_IN_ANY_ORDER = 60  # a rule's argument has 64 bits, one per parameter
-_NO_CLOSE = rf"~/(?s:.*)\/{DSML}parameter(?s:.*)/"
+_CLOSE = rf"<\/{DSML}parameter"
 _ANY_KEY = r'/[^"<>\\｜\x00-\x1f\x7f]+/'
 _PARAMETER_END = f"<{PARAMETER_CLOSE}>\n"
 
@@ -167,16 +167,18 @@ class _Rules:
         if "enum" in schema:
             return f"({' | '.join(_text(value + _PARAMETER_END) for value in schema['enum'])})"
         least, most = schema.get("minLength") or 0, schema.get("maxLength")
-        length = "*" if not least and most is None else f"{{{int(least)},{'' if most is None else int(most)}}}"
-        parts = [f"/(?s:.{length})/"]
+        counted = "minLength" in schema or "maxLength" in schema
+        value = f"(?s:.{{{least},{'' if most is None else most}}})" if counted else "(?s:.*)"
         if "pattern" in schema:
             pattern = _whole(schema["pattern"])
             if pattern is None:
                 cleaner.loosen(f"the pattern {schema['pattern']!r}")
             else:
-                parts.append(pattern)
-        value = self._named("VALUE", f"({' & '.join([*parts, _NO_CLOSE])}) {_text('<' + PARAMETER_CLOSE)}")
-        return f"{value} {_text('>' + chr(10))}"
+                if counted:  # together they can take more states than there is room for
+                    cleaner.loosen("a length beside a pattern")
+                value = pattern
+        # Not a terminal and a literal: only with the tag in it the end of the value is found, and found early.
+        return f"{self._named('value', f'/{value}{_CLOSE}/', '[lazy]')} {_text('>' + chr(10))}"
 
     def _json(self, schema: Schema | bool, cleaner: SchemaCleaner) -> str:
         part = schema if isinstance(schema, dict) else {"anyOf": [schema]}
@@ -188,11 +190,11 @@ class _Rules:
             part = {}
         return self._named("json", _json(part))
 
-    def _named(self, kind: str, body: str) -> str:
+    def _named(self, kind: str, body: str, options: str = "") -> str:
         if body not in self._names:
             name = f"{kind}{len(self._names)}"
             self._names[body] = name
-            self.lines.append(f"{name}: {body}")
+            self.lines.append(f"{name}{options}: {body}")
         return self._names[body]
 
 
@@ -284,6 +286,6 @@ def _whole(pattern: object) -> str | None:
         return None
     anything = "(?s:.*)"
     try:
-        return f"/{'' if begins else anything}(?:{regex_to_lark(core, 'dw')}){'' if ends else anything}/"
+        return f"{'' if begins else anything}(?:{regex_to_lark(core, 'dw')}){'' if ends else anything}"
     except ValueError:
         return None

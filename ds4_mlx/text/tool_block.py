@@ -72,13 +72,13 @@ class ToolBlockReader:
 
     @property
     def in_value(self) -> bool:
-        """Whether the next character may be one of a parameter's value; elsewhere only markup and names are read."""
-        return self._step is ToolBlockReader._value and not self._ahead.startswith(_CLOSING)
+        """Whether a parameter's value is being read, or what may be its closing tag."""
+        return self._step is ToolBlockReader._value
 
     @property
-    def in_json(self) -> bool:
-        """Whether the value of a string="false" parameter is being read."""
-        return self._step is ToolBlockReader._value and not self._is_string
+    def in_markup(self) -> bool:
+        """Whether the next character is one of a tag or a name; not so where it may be a value's."""
+        return not self.in_value or self._ahead.startswith(_CLOSING)
 
     @property
     def key_begun(self) -> str | None:

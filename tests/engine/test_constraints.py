@@ -160,6 +160,21 @@ def test_the_closing_tag_of_a_json_value_is_allowed_after_text_that_looks_like_i
     assert is_allowed(real, block(call), tools=TOOLS, tool_choice="required")
 
 
+def test_a_value_ends_with_the_first_closing_tag_even_if_its_pattern_goes_on(tiny):
+    tools = [tool("f", {"x": {"type": "string", "pattern": "z$"}}, required=["x"])]
+    assert is_allowed(
+        tiny, block(head("f") + parameter("x", "a/ </b> z") + INVOKE_END), tools=tools, tool_choice="required"
+    )
+    wrong = block(head("f") + parameter("x", "a</｜DSML｜parameter>z") + INVOKE_END)
+    assert not is_allowed(tiny, wrong, tools=tools, tool_choice="required")
+
+
+def test_a_long_value_with_a_length_stays_within_the_limits(real):
+    tools = [tool("f", {"x": {"type": "string", "maxLength": 20000}})]
+    call = head("f") + parameter("x", "Some words, and </b> more of them. " * 20) + INVOKE_END
+    assert is_allowed(real, block(call), tools=tools, tool_choice="required")
+
+
 def test_without_parallel_calls_there_is_one(tiny):
     one, two = block(CITY), block(CITY, CITY)
     assert is_allowed(tiny, one, tools=TOOLS, tool_choice="required", parallel=False)

@@ -8,7 +8,7 @@ from ds4_mlx.engine.constraints import GrammarConstraint
 from ds4_mlx.text import Tokenizer
 
 _ENDS = [f"{brackets}</｜DSML｜parameter>\n" for brackets in ("", '"', "]", "}", '"]', '"}', "]}", "}}", "]]")]
-_BRACKETS = ('"', "]", "}", "0", "null")
+_BRACKETS = ('"', "]", "}", "0", "null", ".com")
 
 
 def allowed(constraint: GrammarConstraint, tokenizer: Tokenizer) -> list[int]:
