@@ -47,6 +47,44 @@ def render_tool_calls(tool_calls: Sequence[dict[str, Any]]) -> str:
     return f"{TOOLS_OPEN}>\n{invokes}\n{TOOLS_CLOSE}"
 
 
+def replayed_tool_calls(tool_calls: Sequence[dict[str, Any]], calls_text: str | None) -> str:
+    """The same, but `calls_text`, the block as it was sampled, where it holds these very calls.
+
+    The same calls are: the same names in the same order, and arguments that are equal as JSON, whatever the order of
+    keys and the spaces. A call that was changed since is rendered anew. Raises EncodingError as `render_tool_calls`.
+    """
+    rendered = render_tool_calls(tool_calls)
+    if not calls_text or not calls_text.startswith(TOOLS_OPEN):
+        return rendered
+    try:
+        sampled, rest = _read_block(calls_text.removeprefix(TOOLS_OPEN))
+    except DSMLError:
+        return rendered
+    same = len(sampled) == len(tool_calls) and not rest
+    same = same and all(map(_is_same_call, sampled, (call["function"] for call in tool_calls)))
+    return calls_text if same else rendered
+
+
+def _is_same_call(sampled: dict[str, str], given: dict[str, Any]) -> bool:
+    if sampled["name"] != given["name"]:
+        return False
+    if sampled["arguments"] == given["arguments"]:
+        return True
+    try:
+        return _is_same_json(json.loads(sampled["arguments"]), json.loads(given["arguments"]))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_same_json(a: object, b: object) -> bool:
+    """Equality as JSON has it: 1 is 1.0, but not true."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_is_same_json(value, b[key]) for key, value in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_is_same_json, a, b))
+    return isinstance(a, bool) == isinstance(b, bool) and a == b
+
+
 def _invoke(call: dict[str, Any]) -> str:
     function = call.get("function") if isinstance(call, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
