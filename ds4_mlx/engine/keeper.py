@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ds4_mlx.cache import Segment, iter_segments
 from ds4_mlx.cache.head import Head
+from ds4_mlx.engine import threads
 from ds4_mlx.engine.figures import EngineFigures
 from ds4_mlx.engine.saving import SavePolicy
 from ds4_mlx.errors import UserError
@@ -49,8 +49,7 @@ class Keeper:
         self._model, self._policy, self._on_engine, self._figures = model, policy, on_engine, figures
         self._items: queue.Queue[_Item | None] = queue.Queue()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="ds4-mlx save", daemon=True)
-        self._thread.start()
+        self._done = threads.start(self._run)
 
     def keep(self, session: Session, messages: list[dict[str, Any]], options: dict[str, Any]) -> None:
         """Saves a session that nobody feeds any more, with its conversation."""
@@ -66,7 +65,7 @@ class Keeper:
     @property
     def is_done(self) -> bool:
         """Whether everything is saved after `close`."""
-        return not self._thread.is_alive()
+        return self._done.done()
 
     def _run(self) -> None:
         self._count()

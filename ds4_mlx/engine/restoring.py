@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from ds4_mlx.cache import Import, Segment
 from ds4_mlx.cache.segment_file import Link
+from ds4_mlx.engine import threads
 from ds4_mlx.engine.session import Session
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Restoring:
         self._import = Import(model.cache)
         self._read: queue.Queue[Segment | None] = queue.Queue(_AHEAD)
         self._dropped = threading.Event()
-        threading.Thread(target=self._run, args=(chain,), name="ds4-mlx restore", daemon=True).start()
+        threads.start(lambda: self._run(chain))
 
     def _run(self, chain: Sequence[Link]) -> None:
         try:

@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from ds4_mlx.cache import PAGE
+from ds4_mlx.engine import threads
 from ds4_mlx.engine.fairness import Pace, Turns
 from ds4_mlx.engine.figures import EngineFigures
 from ds4_mlx.engine.generation import DEFAULT_CONTEXT
@@ -87,8 +88,7 @@ class Scheduler:
         self._ended: list[Work] = []  # with pieces to be delivered
         self._answer_seconds = 1.0  # how long requests took of late
         self._keeper = Keeper(model, saving or SavePolicy("all"), self._on_engine, self._figures)
-        self._thread = threading.Thread(target=self._run, name="ds4-mlx engine", daemon=True)
-        self._thread.start()
+        self._done = threads.start(self._run)
 
     # From any thread
 
@@ -127,7 +127,7 @@ class Scheduler:
             cut = time.monotonic() + timeout
             self._closing = cut if self._closing is None else min(cut, self._closing)
             self._lock.notify()
-        self._thread.join()
+        self._done.result()
 
     def __enter__(self) -> Scheduler:
         return self
