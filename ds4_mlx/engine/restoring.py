@@ -49,6 +49,11 @@ class Restoring:
             return True
         return False
 
+    @property
+    def ready(self) -> bool:
+        """Whether `step` has something to do."""
+        return not self._read.empty()
+
     def step(self) -> bool:
         """Takes the next segment into pages if it is there; whether there may be more. Raises `UserError` where one
         does not fit.

@@ -205,11 +205,15 @@ class Scheduler:
         """Nothing to compute: sleeps until something comes."""
         mx.clear_cache()
         with self._lock:
-            while not (self._new or self._jobs or self._wakes):
+            while not (self._new or self._jobs or self._wakes or self._is_read()):
                 if self._closing is not None:
                     self._lock.wait(0.05)  # for the keeper to end
                     return
                 self._lock.wait()
+
+    def _is_read(self) -> bool:
+        """Whether something of a session came from disk."""
+        return any(work.restoring is not None and work.restoring.ready for work in self._restoring)
 
     def _take_in(self) -> None:
         """What other threads left: requests and jobs."""
