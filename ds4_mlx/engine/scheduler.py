@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.cache import PAGE
 from ds4_mlx.engine import threads
-from ds4_mlx.engine.fairness import Pace, Turns
+from ds4_mlx.engine.fairness import Pace
 from ds4_mlx.engine.figures import EngineFigures
 from ds4_mlx.engine.generation import DEFAULT_CONTEXT
 from ds4_mlx.engine.keeper import Keeper
+from ds4_mlx.engine.line import Line
 from ds4_mlx.engine.request import Failed, Piece, QueueFullError, Request
 from ds4_mlx.engine.restoring import Restoring
 from ds4_mlx.engine.sampling import Draw
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from ds4_mlx.engine.session import Session
 
 _log = logging.getLogger(__name__)
-_WORTH_SHARING = 2 * PAGE  # tokens for which a prompt waits until another has read what both begin with
 _CLOSED = "The server is shutting down."
 _Drawn = tuple[Work, Draw, mx.array | None]
 
@@ -71,7 +70,7 @@ class Scheduler:
         self.max_batch, self.max_queue = max_batch, max_queue
         self.context = min(context, model.config.max_position_embeddings)
         self._figures = EngineFigures(cache_budget=model.cache.budget or 0)
-        self._pace, self._turns = Pace(chunk, busy_chunk), Turns()
+        self._pace = Pace(chunk, busy_chunk)
         # Shared with other threads, under the lock.
         self._lock = threading.Condition()
         self._new: list[Work] = []
@@ -81,10 +80,7 @@ class Scheduler:
         self._number = 0
         self._closing: float | None = None  # when what still runs is cut
         # The engine's own.
-        self._waiting: list[Work] = []
-        self._restoring: list[Work] = []
-        self._prefilling: list[Work] = []
-        self._decoding: list[Work] = []
+        self._line = Line(model.cache, max_batch)
         self._ended: list[Work] = []  # with pieces to be delivered
         self._answer_seconds = 1.0  # how long requests took of late
         self._keeper = Keeper(model, saving or SavePolicy("all"), self._on_engine, self._figures)
@@ -113,9 +109,9 @@ class Scheduler:
         """What was done and what is there."""
         return replace(
             self._figures,
-            queued=len(self._new) + len(self._waiting),
-            prefilling=len(self._restoring) + len(self._prefilling),
-            decoding=len(self._decoding),
+            queued=len(self._new) + len(self._line.waiting),
+            prefilling=len(self._line.restoring) + len(self._line.prefilling),
+            decoding=len(self._line.decoding),
         )
 
     def close(self, timeout: float = 30.0) -> None:
@@ -178,28 +174,22 @@ class Scheduler:
                     return
             except Exception as error:  # a mistake of ours: those that run pay for it, the engine goes on
                 _log.exception("The engine failed in a turn.")
-                self._fail(self._begun(), error)
+                self._fail(self._line.all(), error)
 
     def _turn(self) -> bool:
         """One call of the model and what goes with it; whether there is another turn."""
         self._take_in()
-        for work in [work for work in self._all() if work.cancelled]:
+        for work in [work for work in self._line.all() if work.cancelled]:
             self._cut(work)
-        for work in list(self._restoring):
+        for work in list(self._line.restoring):
             self._restore(work)
         prefills = self._read_next()
-        if prefills or self._decoding:
+        if prefills or self._line.decoding:
             self._call(prefills)
         else:
             self._deliver()
             self._rest()
         return not self._is_over()
-
-    def _all(self) -> list[Work]:
-        return [*self._waiting, *self._begun()]
-
-    def _begun(self) -> list[Work]:
-        return [*self._restoring, *self._prefilling, *self._decoding]
 
     def _rest(self) -> None:
         """Nothing to compute: sleeps until something comes."""
@@ -213,7 +203,7 @@ class Scheduler:
 
     def _is_read(self) -> bool:
         """Whether something of a session came from disk."""
-        return any(work.restoring is not None and work.restoring.ready for work in self._restoring)
+        return any(work.restoring is not None and work.restoring.ready for work in self._line.restoring)
 
     def _take_in(self) -> None:
         """What other threads left: requests and jobs."""
@@ -228,84 +218,53 @@ class Scheduler:
             except Exception as error:
                 future.set_exception(error)
         for work in new:
-            work.known = self.model.cache.match(work.prompt[:-1]).length
-            for other in self._prefilling:
-                self._keep_for(other, work)
-        self._waiting += new
+            self._line.join(work)
         if closing is not None:
             late = time.monotonic() >= closing
-            for work in self._all() if late else list(self._waiting):
+            for work in self._line.all() if late else list(self._line.waiting):
                 work.add(Failed(_CLOSED))
                 self._cut(work, "failed")
 
     def _is_over(self) -> bool:
         with self._lock:
-            if self._closing is None or self._new or self._jobs or self._all() or self._ended:
+            if self._closing is None or self._new or self._jobs or self._line.all() or self._ended:
                 return False
         self._keeper.close()
         return self._keeper.is_done
-
-    def _keep_for(self, reader: Work, work: Work) -> None:
-        """Sees to it that a prompt being read leaves the state where another one can go on from."""
-        if reader.feed is not None and reader.shares(work) - work.known >= _WORTH_SHARING:
-            reader.feed.keep_at([reader.shares(work)])
 
     # Reading prompts
 
     def _read_next(self) -> list[tuple[Work, int]]:
         """The prompts that have a part in the next call, and the most tokens of each."""
-        left = self._pace.chunk(busy=bool(self._decoding))
+        left = self._pace.chunk(busy=bool(self._line.decoding))
         chosen: list[tuple[Work, int]] = []
-        while left > 0 and len(self._decoding) + len(chosen) < self.max_batch:
-            readers = [work for work in self._prefilling if work not in [taken for taken, _ in chosen]]
-            hurry: dict[int, int] = {}
-            for work in self._waiting:
-                before = next((other for other in self._begun() if self._waits_for(work, other)), None)
-                if before is not None:
-                    hurry[before.number] = min(work.left, hurry.get(before.number, work.left))
-                elif self._may_begin(work, left):
-                    readers.append(work)
-            if not readers:
+        while left > 0:
+            work = self._line.next(left, [taken for taken, _ in chosen])
+            if work is None:
                 break
-            work = self._turns.choose(readers, hurry)
-            if work.session is None and not self._begin(work):
-                continue  # it is coming from disk
+            try:
+                if work.session is None and not self._begin(work):
+                    continue  # it is coming from disk
+            except Exception as error:  # no memory for its pages, say
+                self._fail([work], error)
+                continue
             if work.feed is None:  # all but its last token is there
-                self._prefilling.remove(work)
-                self._decoding.append(work)
+                self._line.decode(work)
                 continue
             count = len(work.feed.next(left))
             chosen.append((work, count))
             left -= count
         return chosen
 
-    @staticmethod
-    def _waits_for(work: Work, other: Work) -> bool:
-        """Whether the other one is reading what this one begins with as well."""
-        shared = other.shares(work)
-        to_come = other.restoring is not None or (other.session is not None and shared > other.session.position)
-        return to_come and shared - work.known >= _WORTH_SHARING
-
-    def _may_begin(self, work: Work, chunk: int) -> bool:
-        """Few prompts are read at a time, those that are quickly done aside, and memory has to do for all."""
-        begun = self._begun()
-        if not begun:
-            return True
-        if len(self._prefilling) + len(self._restoring) >= self.max_batch and work.left > chunk:
-            return False
-        budget, pool = self.model.cache.budget, self.model.cache.pool
-        pages = sum(other.pages() for other in [*begun, work])
-        return budget is None or pages * pool.page_bytes <= budget
-
     def _begin(self, work: Work) -> bool:
         """Takes a request out of the queue; whether it has its session now, or it is still coming from disk."""
-        self._waiting.remove(work)
+        self._line.waiting.remove(work)
         stored = self.model.stored_prefix(work.request.prompt)
         if stored is None:
             self._start(work, self.model.session())
             return True
         work.restoring = Restoring(self.model, stored.chain, self._wake)
-        self._restoring.append(work)
+        self._line.restoring.append(work)
         return False
 
     def _restore(self, work: Work) -> None:
@@ -318,24 +277,25 @@ class Scheduler:
         except UserError as error:  # nothing a user could do about: it is computed again
             _log.warning("%s", error)
             session = self.model.session()
-        self._restoring.remove(work)
+        except Exception as error:
+            self._fail([work], error)
+            return
+        self._line.restoring.remove(work)
         work.restoring = None
         self._start(work, session)
 
     def _start(self, work: Work, session: Session) -> None:
         """Begins to read a prompt behind what the session, or the cache, holds of it."""
         work.begin(session)
-        self._prefilling.append(work)
+        self._line.read(work)
         self._figures.prompt_tokens += work.stats.prompt_tokens
         self._figures.cached_tokens += work.stats.cached_tokens
-        for other in self._waiting:
-            self._keep_for(work, other)
 
     # The call
 
     def _call(self, prefills: Sequence[tuple[Work, int]]) -> None:
         """One token of each decoding request and a part of some prompts."""
-        decoding, begin = list(self._decoding), time.perf_counter()
+        decoding, begin = list(self._line.decoding), time.perf_counter()
         parts = [(work, np.array([work.next])) for work in decoding]
         parts += [(work, work.feed.next(count)) for work, count in prefills if work.feed is not None]
         works, wrong = [work for work, _ in parts], dict[Work, Exception]()
@@ -343,7 +303,7 @@ class Scheduler:
             rows = self.model.forward([(work.session, ids) for work, ids in parts if work.session], last_only=True)
         except Exception as error:
             self._fail(works, error)
-            self._start_over()
+            self._line.start_over()
             return
         drawn: list[_Drawn] = []
         for work, row in zip(decoding, rows, strict=False):
@@ -355,24 +315,17 @@ class Scheduler:
         try:
             mx.async_eval(*arrays)
             self._deliver()  # while the device works
-            mx.eval(*arrays, *rows)
+            mx.eval(*arrays, *rows)  # the one wait for it
         except Exception as error:
             self.model.cache.lose()
             self._fail(works, error)
-            self._start_over()
+            self._line.start_over()
             return
-        seconds, tokens = time.perf_counter() - begin, sum(count for _, count in prefills)
-        self._figures.calls += 1
-        if prefills:
-            self._figures.prefill_seconds += seconds
-            self._pace.note(tokens, seconds)
-        else:
-            self._figures.decode_seconds += seconds
+        self._note(prefills, time.perf_counter() - begin)
         for work, count in prefills:
             work.fed(count)
             if work.feed is None:
-                self._prefilling.remove(work)
-                self._decoding.append(work)
+                self._line.decode(work)
         for work, draw, logs in drawn:
             try:
                 if not work.accept(draw, logs):
@@ -383,16 +336,14 @@ class Scheduler:
         for work, mistake in wrong.items():
             self._fail([work], mistake)
 
-    def _start_over(self) -> None:
-        """After the device failed: nothing is in memory, so those that were not in the call begin again."""
-        again = [*self._restoring, *self._prefilling]
-        for work in again:
-            if work.restoring is not None:
-                work.restoring.drop()
-            work.session = work.restoring = work.feed = None
-            work.known = 0
-        self._restoring, self._prefilling = [], []
-        self._waiting = sorted([*again, *self._waiting], key=lambda work: work.number)
+    def _note(self, prefills: Sequence[tuple[Work, int]], seconds: float) -> None:
+        """Counts a call."""
+        self._figures.calls += 1
+        if prefills:
+            self._figures.prefill_seconds += seconds
+            self._pace.note(sum(count for _, count in prefills), seconds)
+        else:
+            self._figures.decode_seconds += seconds
 
     # Ends
 
@@ -431,12 +382,8 @@ class Scheduler:
             self._keeper.keep(session, [*keeping.messages, *answer], keeping.options)
 
     def _end(self, work: Work) -> None:
-        for works in (self._waiting, self._restoring, self._prefilling, self._decoding):
-            if work in works:
-                works.remove(work)
-        if work.restoring is not None:
-            work.restoring.drop()
-        work.session = work.restoring = work.feed = None  # pages are let go on this thread
+        self._line.leave(work)
+        work.start_over()  # pages are let go on this thread
         self._answer_seconds += 0.2 * (time.perf_counter() - work.came - self._answer_seconds)
         self._figures.cache_bytes = self.model.cache.nbytes
         self._ended.append(work)
@@ -446,5 +393,5 @@ class Scheduler:
     def _deliver(self) -> None:
         """Hands out the pieces."""
         ended, self._ended = self._ended, []
-        for work in [*self._begun(), *ended]:
+        for work in [*self._line.begun(), *ended]:
             work.flush()

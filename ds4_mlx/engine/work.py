@@ -80,6 +80,13 @@ class Work:
             self._common[other.number] = (int(differs[0]) if differs.size else n) // PAGE * PAGE
         return self._common[other.number]
 
+    def start_over(self) -> None:
+        """Lets go of what it holds: it is over, or has to begin again."""
+        if self.restoring is not None:
+            self.restoring.drop()
+        self.session = self.restoring = self.feed = None
+        self.known = 0
+
     def begin(self, session: Session) -> None:
         """Leaves the queue with what memory and disk hold of the prompt."""
         self.session = session
