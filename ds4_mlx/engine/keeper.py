@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ds4_mlx.cache import Segment, iter_segments
 from ds4_mlx.cache.head import Head
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ds4_mlx.engine.session import Session
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
+_MOST = 64  # sessions that wait to be saved; they hold their pages
 
 
 @dataclass
@@ -53,8 +53,12 @@ class Keeper:
 
     def keep(self, session: Session, messages: list[dict[str, Any]], options: dict[str, Any]) -> None:
         """Saves a session that nobody feeds any more, with its conversation."""
-        if self._policy.wants(session):
+        if not self._policy.wants(session):
+            return
+        if self._items.qsize() < _MOST:
             self._items.put(_Item(session, messages, options))
+        else:
+            self._policy.attempt(_refuse)
 
     def close(self) -> None:
         """No more are coming."""
@@ -79,7 +83,8 @@ class Keeper:
 
     def _save(self, item: _Item) -> None:
         session, store = item.session, self._model.store
-        assert session is not None
+        if session is None or session.sequence.owed:  # the device failed meanwhile, and its memory is gone
+            return
         session.head = self._earlier(session, item.messages)
         export = _Export(session, self._on_engine)
         try:
@@ -123,6 +128,10 @@ class _Export:
     def close(self) -> None:
         """Lets go of what was not asked for."""
         self._on_engine(self._open.clear).result()
+
+
+def _refuse() -> None:
+    raise UserError(f"{_MOST} sessions wait to be saved: the disk is too slow. Those that come now are not saved.")
 
 
 def begins_with(messages: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> bool:

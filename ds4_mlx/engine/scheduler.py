@@ -258,7 +258,7 @@ class Scheduler:
 
     def _begin(self, work: Work) -> bool:
         """Takes a request out of the queue; whether it has its session now, or it is still coming from disk."""
-        self._line.waiting.remove(work)
+        self._line.begin(work)
         stored = self.model.stored_prefix(work.request.prompt)
         if stored is None:
             self._start(work, self.model.session())
@@ -325,6 +325,7 @@ class Scheduler:
         for work, count in prefills:
             work.fed(count)
             if work.feed is None:
+                mx.clear_cache()  # what chunks were computed with is large
                 self._line.decode(work)
         for work, draw, logs in drawn:
             try:

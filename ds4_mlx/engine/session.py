@@ -137,7 +137,8 @@ class Session:
         the place cannot be written; the session itself is as it was. export stands for `segments_with_text` where
         another thread saves than the one that owns the GPU.
         """
-        self.catch_up()
+        if export is None:
+            self.catch_up()
         model = self.model
         self.head = model.store.save(
             self.token_ids,

@@ -43,6 +43,7 @@ class Work:
         self.model, self.request = model, request
         self.prompt = np.array(request.prompt, dtype=np.int64)
         self.number = 0  # in order of arrival
+        self.passed = 0  # how many that came later left the queue before it
         self.known = 0  # tokens of the prompt that were in memory when it came
         self.session: Session | None = None
         self.restoring: Restoring | None = None

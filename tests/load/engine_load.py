@@ -1,6 +1,6 @@
 """An engine under load: mixed lengths, shared beginnings, cancels at random moments.
 
-PYTHONPATH=tests python -m load.engine_load [REQUESTS] [--model PATH] prints a table: whether every request was answered,
+PYTHONPATH=tests python -m load.engine_load [REQUESTS] [--model PATH] prints a table: whether each was answered,
 refused or cancelled as it should, memory over time, and what 8 streams together give against one.
 """
 
