@@ -39,8 +39,8 @@ class Thinking:
 class Ask:
     """One request. Either `messages` (in the form of `encode_messages`, system messages anywhere) or `prompt`.
 
-    tools: `{"type": "function", "function": {"name", "description", "parameters"}}` each. response_format: OpenAI's
-    json_object or json_schema; None for text. choices: how many answers. top_logprobs None: no logprobs.
+    tools: `{"type": "function", "function": {"name", "description", "parameters"}, "strict"}` each. response_format:
+    OpenAI's json_object or json_schema; None for text. choices: how many answers. top_logprobs None: no logprobs.
     """
 
     model: str
@@ -90,15 +90,15 @@ def sampling_options(
         raise invalid(str(error), str(error).split(" ", 1)[0]) from None
 
 
-def _bias(logit_bias: dict[str, float]) -> tuple[tuple[int, float], ...]:
-    pairs = []
+def _bias(logit_bias: dict[str, float]) -> dict[int, float]:
+    biases = {}
     for key, value in logit_bias.items():
         if not (key.isascii() and key.isdigit() and len(key) < 10):
             raise invalid(f"logit_bias has the key {key[:40]!r}; expected token ids.", "logit_bias")
         if not -100 <= value <= 100:
             raise invalid(f"logit_bias for token {key} is {value}; expected a value from -100 to 100.", "logit_bias")
-        pairs.append((int(key), float(value)))
-    return tuple(sorted(pairs))
+        biases[int(key)] = float(value)
+    return biases
 
 
 def stop_strings(stop: str | Sequence[str] | None, param: str = "stop") -> tuple[str, ...]:
@@ -132,8 +132,13 @@ def top_logprobs(count: int | None, param: str) -> int | None:
     return count
 
 
-def function_tool(name: object, description: object, parameters: object, where: str) -> dict[str, Any]:
-    """A tool in the form that prompts and grammars take. Raises a 400 for a name that cannot be written in a prompt."""
+def function_tool(
+    name: object, description: object, parameters: object, where: str, *, strict: bool = False
+) -> dict[str, Any]:
+    """A tool in the form that prompts take. Raises a 400 for a name that cannot be written in a prompt.
+
+    strict: a schema that cannot be kept to in every detail is refused.
+    """
     if not isinstance(name, str) or not name or len(name) > 256 or any(c in name for c in '"<>\n\r'):
         raise invalid(f"{where}.name must be a short text without quotes, brackets and newlines.", f"{where}.name")
     if parameters is not None and not isinstance(parameters, dict):
@@ -144,7 +149,7 @@ def function_tool(name: object, description: object, parameters: object, where: 
     if description is not None:
         function["description"] = description
     function["parameters"] = parameters if parameters is not None else {"type": "object", "properties": {}}
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": function, "strict": strict}
 
 
 def check_tools(tools: list[dict[str, Any]], choice: ToolChoice) -> None:

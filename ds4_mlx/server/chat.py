@@ -156,7 +156,11 @@ def _tools(tools: list[Json]) -> tuple[list[Json], list[str]]:
         function = tool["function"]
         functions.append(
             asking.function_tool(
-                function.get("name"), function.get("description"), function.get("parameters"), f"{where}.function"
+                function.get("name"),
+                function.get("description"),
+                function.get("parameters"),
+                f"{where}.function",
+                strict=function.get("strict") is True,
             )
         )
     return functions, custom

@@ -120,7 +120,11 @@ def _tools(tools: list[Json]) -> list[Json]:
         if kind != "custom" and "input_schema" not in tool:
             raise invalid(f"{where} is of type {str(kind)[:40]!r}; give it an input_schema, or leave it out.", where)
         schema = tool.get("input_schema")
-        functions.append(asking.function_tool(tool.get("name"), tool.get("description"), schema, where))
+        functions.append(
+            asking.function_tool(
+                tool.get("name"), tool.get("description"), schema, where, strict=tool.get("strict") is True
+            )
+        )
     return functions
 
 

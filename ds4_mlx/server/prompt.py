@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ds4_mlx.engine.request import Constraint, Keeping, Request
+from ds4_mlx.engine.sampling import SamplingOptions
 from ds4_mlx.errors import UserError
 from ds4_mlx.server.ask import Ask, Thinking
 from ds4_mlx.server.errors import context_overflow, invalid
@@ -84,7 +85,7 @@ def _engine_requests(ask: Ask, model: ServedModel) -> list[Request]:
         keeping = Keeping(messages, {"thinking": ask.thinking.on})
     if len(ids) >= model.context:
         raise context_overflow(len(ids), model.context - 1)
-    wrong = [token for token, _ in ask.sampling.logit_bias if token >= model.vocab_size]
+    wrong = [token for token in ask.sampling.logit_bias if token >= model.vocab_size]
     if wrong:
         raise invalid(
             f"logit_bias names token {wrong[0]}; the vocabulary ends at {model.vocab_size - 1}.", "logit_bias"
@@ -92,7 +93,7 @@ def _engine_requests(ask: Ask, model: ServedModel) -> list[Request]:
     return [
         Request(
             prompt=ids,
-            sampling=ask.sampling if ask.sampling.seed is None else replace(ask.sampling, seed=ask.sampling.seed + i),
+            sampling=_sampling(ask.sampling, i),
             max_tokens=ask.max_tokens,
             stop=ask.stop,
             top_logprobs=ask.top_logprobs,
@@ -103,6 +104,13 @@ def _engine_requests(ask: Ask, model: ServedModel) -> list[Request]:
         )
         for i in range(ask.choices)
     ]
+
+
+def _sampling(options: SamplingOptions, choice: int) -> SamplingOptions:
+    """Each of several answers has a seed of its own."""
+    if options.seed is None or choice == 0:
+        return options
+    return replace(options, seed=(options.seed + choice) % 2**64)
 
 
 def count_tokens(ask: Ask, model: ServedModel) -> int:
@@ -125,7 +133,11 @@ def _constraint(ask: Ask, model: ServedModel, thinking: bool) -> Constraint | No
     constraint = None
     if model.constrain is not None and (ask.tools or ask.response_format):
         allowed = ask.tool_choice.among
-        tools = [tool for tool in ask.tools if allowed is None or tool["function"]["name"] in allowed]
+        tools = [
+            {"type": "function", "function": {**tool["function"], "strict": tool["strict"]}}
+            for tool in ask.tools
+            if allowed is None or tool["function"]["name"] in allowed
+        ]
         choice: Any = ask.tool_choice.mode
         if ask.tool_choice.mode == "named":
             choice = {"type": "function", "function": {"name": ask.tool_choice.name}}
@@ -137,6 +149,7 @@ def _constraint(ask: Ask, model: ServedModel, thinking: bool) -> Constraint | No
                 parallel=ask.parallel,
                 response_format=ask.response_format,
                 thinking=thinking,
+                vocab_size=model.vocab_size,
             )
         except UserError as error:
             raise invalid(str(error), "response_format" if ask.response_format else "tools") from None

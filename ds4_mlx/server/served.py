@@ -26,6 +26,7 @@ class Constrain(Protocol):
         parallel: bool,
         response_format: dict[str, Any] | None,
         thinking: bool,
+        vocab_size: int,
     ) -> Constraint | None:
         """The grammar of one answer; None when anything may be sampled."""
 

@@ -20,7 +20,7 @@ from ds4_mlx.server.app import create_app
 from ds4_mlx.server.served import ServedModel, ServerOptions
 from ds4_mlx.text import Tokenizer, load_tokenizer
 
-from server.scripted_engine import Reply, Script, ScriptedEngine
+from server.scripted_engine import HELLO, Script, ScriptedEngine
 
 TINY = Path(ds4_mlx.__file__).parent / "models" / "ds4-tiny"
 
@@ -57,7 +57,7 @@ class Running:
 
 @contextmanager
 def running(
-    script: Script = Reply("Hello."),
+    script: Script = HELLO,
     *,
     engine: Engine | None = None,
     model: ServedModel | None = None,

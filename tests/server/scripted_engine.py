@@ -48,6 +48,7 @@ class Reply:
     fail: str | None = None
 
 
+HELLO = Reply("Hello.")
 Script = Sequence[Reply] | Callable[[str, Request], Reply] | Reply
 Timed = Iterator[tuple[float, Piece]]
 
@@ -68,7 +69,7 @@ class _Running(Ticket):
 class ScriptedEngine:
     """`requests` are those that came, `cancelled` how many were cancelled before they were done."""
 
-    def __init__(self, tokenizer: Tokenizer, script: Script = Reply("Hello."), *, max_queue: int | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, script: Script = HELLO, *, max_queue: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.script = script
         self.max_queue = max_queue
