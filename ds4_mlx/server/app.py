@@ -17,12 +17,15 @@ from ds4_mlx.engine.request import Engine
 from ds4_mlx.server.catalog import add_catalog
 from ds4_mlx.server.chat import ChatRequest
 from ds4_mlx.server.chat_events import ChatEvents
+from ds4_mlx.server.completions import CompletionRequest
+from ds4_mlx.server.completions_events import CompletionEvents
 from ds4_mlx.server.errors import ApiError, Kind, dialect_of
 from ds4_mlx.server.gate import Gate
 from ds4_mlx.server.messages import CountRequest, MessagesRequest
 from ds4_mlx.server.messages_events import MessagesEvents
 from ds4_mlx.server.metrics import CONTENT_TYPE
 from ds4_mlx.server.prompt import count_tokens
+from ds4_mlx.server.responses_endpoints import add_responses
 from ds4_mlx.server.served import ServedModel, ServerOptions
 from ds4_mlx.server.service import Service
 from ds4_mlx.server.streaming import to_json
@@ -66,7 +69,9 @@ def create_app(engine: Engine, model: ServedModel, options: ServerOptions | None
     _add_pages(app, service)
     add_catalog(app, options, model)
     _add_chat(app, service)
+    _add_completions(app, service)
     _add_messages(app, service)
+    add_responses(app, service, _STREAM, _ERRORS)
     return app
 
 
@@ -77,10 +82,24 @@ def _add_chat(app: FastAPI, service: Service) -> None:
         return await service.answer(
             http,
             body,
-            lambda ask, answers: ChatEvents(body, answers, http.state.request_id, service.model.tokenizer),
+            lambda asks, answers: ChatEvents(body, answers, http.state.request_id, service.model.tokenizer),
             api="chat",
             stream=bool(body.stream),
             call_prefix="call_",
+        )
+
+
+def _add_completions(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/completions", response_model=None, responses=_STREAM, tags=["OpenAI"])
+    async def completions(body: CompletionRequest, http: Request) -> Response:
+        """A text, continued."""
+        return await service.answer(
+            http,
+            body,
+            lambda asks, answers: CompletionEvents(body, answers, http.state.request_id, service.model.tokenizer),
+            api="completions",
+            stream=bool(body.stream),
+            call_prefix="",
         )
 
 
@@ -91,8 +110,8 @@ def _add_messages(app: FastAPI, service: Service) -> None:
         return await service.answer(
             http,
             body,
-            lambda ask, answers: MessagesEvents(
-                body.model, answers[0], http.state.request_id, thinking=ask.thinking.on
+            lambda asks, answers: MessagesEvents(
+                body.model, answers[0], http.state.request_id, thinking=asks[0].thinking.on
             ),
             api="messages",
             stream=bool(body.stream),

@@ -105,6 +105,10 @@ class ChatRequest(Body):
             choices=asking.choices(self.n),
         )
 
+    def asks(self, model: ServedModel, options: ServerOptions) -> list[Ask]:
+        """`ask` as a list."""
+        return [self.ask(model, options)]
+
     def _refuse(self) -> None:
         refuse(
             self,

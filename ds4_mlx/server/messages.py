@@ -59,6 +59,10 @@ class CountRequest(Body):
             response_format=_format(config.format or self.output_format),
         )
 
+    def asks(self, model: ServedModel, options: ServerOptions) -> list[Ask]:
+        """`ask` as a list."""
+        return [self.ask(model, options)]
+
     def _thinking(self, model: ServedModel, options: ServerOptions, effort: str | None) -> Thinking:
         """Without `thinking` there is none, whatever the effort: subagents and titles leave it out."""
         kind = self.thinking.type if self.thinking else "disabled"

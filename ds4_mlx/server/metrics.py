@@ -56,8 +56,8 @@ class Metrics:
         first = [answer.first_at for answer in answers if answer.first_at is not None]
         if first:
             self._first.observe(min(first) - begun)
-        self._tokens.labels("prompt").inc(answers[0].prompt_tokens)
-        self._tokens.labels("cached").inc(answers[0].cached_tokens)
+        self._tokens.labels("prompt").inc(sum(answer.prompt_tokens for answer in answers))
+        self._tokens.labels("cached").inc(sum(answer.cached_tokens for answer in answers))
         self._tokens.labels("generated").inc(sum(answer.generated_tokens for answer in answers))
 
     def page(self) -> bytes:

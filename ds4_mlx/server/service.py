@@ -28,8 +28,8 @@ log = logging.getLogger("ds4_mlx.server")
 class Asks(Protocol):
     """A request's body."""
 
-    def ask(self, model: ServedModel, options: ServerOptions) -> Ask:
-        """The request in the server's own terms."""
+    def asks(self, model: ServedModel, options: ServerOptions) -> list[Ask]:
+        """The request in the server's own terms: one for each prompt, most have one."""
 
 
 class Service:
@@ -41,17 +41,20 @@ class Service:
         self.options = options
         self.metrics = Metrics()
         self._trace = Trace(options.trace) if options.trace else None
+        self.closing: list[Callable[[], None]] = []
+        if self._trace is not None:
+            self.closing.append(self._trace.close)
 
     def close(self) -> None:
-        """Closes the trace."""
-        if self._trace is not None:
-            self._trace.close()
+        """Writes what is still to be written, and closes files."""
+        for close in self.closing:
+            close()
 
     async def answer(
         self,
         http: HttpRequest,
         body: Asks,
-        make: Callable[[Ask, list[Collected]], Adapter],
+        make: Callable[[list[Ask], list[Collected]], Adapter],
         *,
         api: str,
         stream: bool,
@@ -66,14 +69,14 @@ class Service:
         traced = await http.json() if self._trace is not None else None
         exchange = Exchange()
 
-        def accept() -> Ask:
-            ask = body.ask(self.model, self.options)
-            exchange.submit(self.engine, engine_requests(ask, self.model))
-            return ask
+        def accept() -> list[Ask]:
+            asks = body.asks(self.model, self.options)
+            exchange.submit(self.engine, [one for ask in asks for one in engine_requests(ask, self.model)])
+            return asks
 
         request_id = http.state.request_id
         try:
-            ask = await run_in_threadpool(accept)
+            asks = await run_in_threadpool(accept)
         except BaseException as error:
             exchange.close()  # be it that the server stops
             if self._trace is not None:
@@ -85,12 +88,12 @@ class Service:
             if isinstance(error, UserError):
                 raise invalid(str(error)) from None
             raise
-        answers = [Collected(call_prefix, self._remember) for _ in range(ask.choices)]
+        answers = [Collected(call_prefix, self._remember) for ask in asks for _ in range(ask.choices)]
         self.metrics.began()
 
         def end(outcome: str) -> None:
             self.metrics.ended(api, outcome, begun, answers)
-            log.info("%s %s: %s", api, request_id, _line(ask, outcome, answers[0]))
+            log.info("%s %s: %s", api, request_id, _line(asks[0], outcome, answers[0]))
             if self._trace is not None:
                 fields = [answer_fields(answer) for answer in answers]
                 self._trace.write(id=request_id, api=api, request=traced, outcome=outcome, answers=fields)
@@ -98,7 +101,7 @@ class Service:
 
         return Answer(
             exchange,
-            make(ask, answers),
+            make(asks, answers),
             dialect_of(http.url.path),
             stream=stream,
             heartbeat=self.options.heartbeat,
