@@ -169,10 +169,6 @@ def _add_errors(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(Exception)
-    async def internal_error(request: Request, error: Exception) -> Response:
-        return respond(request, ApiError("internal", "The server made a mistake; its log has the details."))
-
 
 def _validation_error(error: RequestValidationError) -> ApiError:
     """The first thing that is wrong with a body, by the name its sender gave it."""

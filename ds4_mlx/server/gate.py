@@ -6,6 +6,7 @@ Plain ASGI: Starlette's own middleware class would hide from an answer that its 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +19,8 @@ from ds4_mlx.server.errors import ApiError, dialect_of
 from ds4_mlx.server.metrics import Metrics
 from ds4_mlx.server.served import ServerOptions
 from ds4_mlx.server.streaming import to_json
+
+log = logging.getLogger("ds4_mlx.server")
 
 BODY_SILENCE = 60.0  # seconds for which a body may make no progress
 
@@ -39,23 +42,36 @@ class Gate:
         scope.setdefault("state", {})["request_id"] = request_id
         path, headers = scope["path"], Headers(scope=scope)
 
+        started = False
+
         async def counted(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 self._metrics.responded(path, message["status"])
             await send(message)
 
-        error = self._refusal(path, headers)
-        if error is not None:
+        async def respond(error: ApiError) -> None:
             dialect = dialect_of(path)
             body = to_json(error.body(dialect, request_id))
             response = Response(body, error.status(dialect), error.headers(), "application/json")
             await response(scope, receive, counted)
+
+        error = self._refusal(path, headers)
+        if error is not None:
+            await respond(error)
             return
         if scope["method"] == "POST" and path.startswith("/v1/"):
             # `curl -d` calls it a form; it is JSON all the same.
             scope["headers"] = list(scope["headers"])
             MutableHeaders(scope=scope)["content-type"] = "application/json"
-        await self._app(scope, _limited(receive, self._options.body_limit), counted)
+        try:
+            await self._app(scope, _limited(receive, self._options.body_limit), counted)
+        except Exception:
+            if started:
+                raise  # all that is left is to break the connection off
+            log.exception("A request failed: %s %s", scope["method"], path)
+            await respond(ApiError("internal", "The server made a mistake; its log has the details."))
 
     def _refusal(self, path: str, headers: Headers) -> ApiError | None:
         if path not in PUBLIC and not allowed(headers, self._options.api_key):
