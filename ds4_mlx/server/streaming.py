@@ -85,6 +85,9 @@ class Answer(Response):
                 work.result()
         except OSError:  # the connection broke while we wrote
             pass
+        except asyncio.CancelledError:  # the server stops, and does not wait for this answer any longer
+            work.cancel()
+            await self._break_off(send)
         finally:
             self._exchange.close()
             for task in (work, gone):
@@ -150,6 +153,16 @@ class Answer(Response):
         headers = {**JSON_HEADERS, **error.headers(), "Content-Length": str(len(body))}
         await self._start(send, error.status(self._dialect), headers)
         await send({"type": "http.response.body", "body": body})
+
+    async def _break_off(self, send: Send) -> None:
+        """Tells the client that there will be no more. There is no time to wait for anything."""
+        error = ApiError("stopping", "The server is shutting down.", retry_after=10)
+        self._outcome = "failed"
+        if not self._stream or not self._started:
+            await self._send_failure(send, error)
+            return
+        await _write(send, self._adapter.fail(error))
+        await send({"type": "http.response.body", "body": b""})
 
     async def _start(self, send: Send, status: int, headers: dict[str, str]) -> None:
         headers = {**headers, "Request-Id": self._request_id}

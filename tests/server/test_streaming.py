@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -155,7 +156,11 @@ def test_stream_goes_on_while_a_long_prompt_is_encoded() -> None:
         def listen() -> None:
             nonlocal lines
             body = {**CHAT[1], "stream": True}
-            with httpx.Client(timeout=60) as client, client.stream("POST", server.url + CHAT[0], json=body) as response:
+            with (
+                suppress(httpx.RemoteProtocolError),  # the server stops before it ends
+                httpx.Client(timeout=60) as client,
+                client.stream("POST", server.url + CHAT[0], json=body) as response,
+            ):
                 for _ in response.iter_lines():
                     lines += 1
 
@@ -166,6 +171,24 @@ def test_stream_goes_on_while_a_long_prompt_is_encoded() -> None:
         before = lines
         assert server.client.post("/v1/messages/count_tokens", content=content).status_code == 200
         assert lines > before + 10
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("path", "body"), [CHAT, RESPONSES, MESSAGES])
+def test_answer_that_the_servers_end_cuts_off_says_so(path: str, body: dict, stream: bool) -> None:
+    responses: list[httpx.Response] = []
+    with running(Reply("word " * 1000, delay=0.05)) as server:
+
+        def ask() -> None:
+            responses.append(httpx.post(server.url + path, json={**body, "stream": stream}, timeout=60))
+
+        client = threading.Thread(target=ask)
+        client.start()
+        until(lambda: server.engine.running == 1)
+    client.join()
+    assert server.engine.cancelled == 1
+    assert "shutting down" in responses[0].text
+    assert responses[0].status_code == (200 if stream else 529 if path == MESSAGES[0] else 503)
 
 
 def test_trace_holds_requests_and_answers(tmp_path: Path) -> None:
