@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -34,10 +34,10 @@ class Constrain(Protocol):
 class Replay(Protocol):
     """`ds4_mlx.engine.replay.ReplayBook`: calls go back into prompts byte for byte as they were sampled."""
 
-    def remember(self, ids: list[str], calls_text: str, reasoning: str) -> None:
+    def remember(self, ids: Sequence[str], calls_text: str, reasoning: str = "") -> None:
         """Keeps what was sampled for the calls that clients know by these ids."""
 
-    def attach(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def attach(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The messages, those with calls we know with the text they were sampled as."""
 
 
