@@ -64,9 +64,10 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
     import uvicorn
 
     from ds4_mlx.cache.store import DEFAULT_BUDGET
-    from ds4_mlx.engine.constraints import build_constraint  # type: ignore[import-not-found,unused-ignore]
+    from ds4_mlx.engine.constraints import build_constraint
     from ds4_mlx.engine.language_model import open_model
-    from ds4_mlx.engine.scheduler import Scheduler  # type: ignore[import-not-found,unused-ignore]
+    from ds4_mlx.engine.replay import ReplayBook
+    from ds4_mlx.engine.scheduler import Scheduler
     from ds4_mlx.server.app import create_app
     from ds4_mlx.server.served import ServedModel, ServerOptions
 
@@ -76,7 +77,7 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
     disk = DEFAULT_BUDGET if flags.kv_disk is None else parse_size(flags.kv_disk)
     model = open_model(flags.model, cache_bytes=memory, kv_dir=flags.kv_dir, kv_bytes=disk)
     model.store.warn = note
-    context, lines = plan(model, flags.context)
+    context, lines = plan(model, flags.context, flags.max_batch)
     for line in lines:
         note(line)
     if flags.model is None:
@@ -87,6 +88,7 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
         context=context,
         vocab_size=model.config.vocab_size,
         constrain=build_constraint,
+        replay=ReplayBook(model.store.directory, warn=note),
     )
     with loading_progress() as progress:
         model.fill(progress)
@@ -177,10 +179,11 @@ def where(listener: socket.socket, key: str | None) -> str:
     return f"Listening {lock} on {origin} (OpenAI's APIs: {origin}/v1, Anthropic's: {origin})"
 
 
-def plan(model: LanguageModel, asked: int | None) -> tuple[int, list[str]]:
-    """(the context, what takes how much memory). Raises `UserError` with numbers if a session of it does not fit."""
+def plan(model: LanguageModel, asked: int | None, max_batch: int) -> tuple[int, list[str]]:
+    """(the context, what takes how much memory). Raises `UserError` with numbers for what does not fit."""
     from ds4_mlx.cache.sizes import bytes_per_token, session_bytes
-    from ds4_mlx.engine.memory import total_memory
+    from ds4_mlx.engine.feeding import default_chunk
+    from ds4_mlx.engine.memory import plan_memory
 
     sizes: dict[str, Any] = {"dtype": model.numerics.dtype, "packed": model.numerics.simulate_quantization}
 
@@ -199,15 +202,10 @@ def plan(model: LanguageModel, asked: int | None) -> tuple[int, list[str]]:
                 f"Raise --kv-memory{f', or lower --ctx to at most {fits:,}' if fits >= 2 else ''}."
             )
         context = fits
-    weights, total = model.checkpoint.memory_bytes(), total_memory()
-    if weights + budget > total:
-        raise UserError(
-            f"Weights of {size(weights)} and sessions of {size(budget)} need more than this machine's {size(total)}. "
-            "Lower --kv-memory."
-        )
-    rest = total - weights - budget
+    memory = plan_memory(model, context=context, max_batch=max_batch, chunk=default_chunk())
+    memory.check()
     return context, [
-        f"Memory {size(total)}: weights {size(weights)}, sessions {size(budget)}, left {size(rest)}",
+        str(memory),
         f"Context {context:,} tokens, of which a session takes {size(session(context))}; "
         f"saved in {model.store.directory} (at most {size(model.store.budget)})",
     ]
