@@ -63,7 +63,8 @@ class ServerOptions:
 
     aliases: further names, each for one of ours. api_key: None lets everybody in. heartbeat: seconds of silence after
     which a client is told that its request lives. body_limit: bytes of a request. responses: where /v1/responses keeps
-    what it is asked to store; None keeps it in memory.
+    what it is asked to store; None keeps it in memory. trace: a file for requests and answers. stats: the engine's
+    figures by name, for /health and /metrics.
     """
 
     aliases: dict[str, str] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class ServerOptions:
     body_limit: int = DEFAULT_BODY_LIMIT
     responses: Path | None = None
     trace: Path | None = None
-    stats: Callable[[], dict[str, Any]] | None = None
+    stats: Callable[[], dict[str, float]] | None = None
 
     def names(self) -> list[str]:
         """The names in GET /v1/models."""

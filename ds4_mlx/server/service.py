@@ -39,7 +39,7 @@ class Service:
         self.engine = engine
         self.model = model
         self.options = options
-        self.metrics = Metrics()
+        self.metrics = Metrics(options.stats)
         self._trace = Trace(options.trace) if options.trace else None
         self.closing: list[Callable[[], None]] = []
         if self._trace is not None:
