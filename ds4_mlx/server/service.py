@@ -79,8 +79,7 @@ class Service:
             asks = await run_in_threadpool(accept)
         except BaseException as error:
             exchange.close()  # be it that the server stops
-            if self._trace is not None:
-                self._trace.write(id=request_id, api=api, request=traced, outcome="refused", error=str(error))
+            self.refused(request_id, api, traced, error)
             if isinstance(error, QueueFullError):
                 raise ApiError(
                     "queue_full", str(error), code="rate_limit_exceeded", retry_after=error.retry_after
@@ -109,6 +108,11 @@ class Service:
             before_done=lambda choice, done: self._remember(answers[choice], done),
             on_end=end,
         )
+
+    def refused(self, request_id: str, api: str, body: Any, error: BaseException) -> None:
+        """Traces a request that gets no answer."""
+        if self._trace is not None:
+            self._trace.write(id=request_id, api=api, request=body, outcome="refused", error=str(error))
 
     def _remember(self, answer: Collected, done: Done) -> None:
         """Before the client hears that its calls are complete, so that its next request finds them."""
