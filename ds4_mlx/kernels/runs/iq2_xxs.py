@@ -32,12 +32,12 @@ def _table() -> mx.array:
 
 
 _HEADER = """
-struct Run { uint2 codes; float scale; };
+struct Run { uint2 codes; half d; };
 
 METAL_FUNC Run load_run(const device uint* qs, const device half* d, size_t number) {
   Run run;
   run.codes = ((const device uint2*)qs)[number];
-  run.scale = float(d[number / 8]) * (0.5f + float(run.codes.y >> 28)) * 0.25f;
+  run.d = d[number / 8];
   return run;
 }
 
@@ -61,14 +61,36 @@ METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, th
   }
 }
 
+METAL_FUNC float scale_of(const thread Run& run) { return float(run.d) * (0.5f + float(run.codes.y >> 28)) * 0.25f; }
+
 METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
-  return run.scale * (dots.x + dots.y);
+  return scale_of(run) * (dots.x + dots.y);
 }
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
-  for (int i = 0; i < 32; i++) { w[i] *= run.scale; }
+  for (int i = 0; i < 32; i++) { w[i] *= scale_of(run); }
+}
+
+// Magnitudes times the odd number in the scale are exact, so the last product alone rounds.
+METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  half odd = half(float(2u * (run.codes.y >> 28) + 1u));
+  half d = half(128.0f * float(run.d));
+  uint odds = as_type<uint>(half2(odd, odd));
+  uint ds = as_type<uint>(half2(d, d));
+  #pragma unroll
+  for (int g = 0; g < 4; g++) {
+    uint2 group = ((const threadgroup uint2*)table)[(run.codes.x >> (8 * g)) & 255u];
+    uint at = table[512 + ((run.codes.y >> (7 * g)) & 127u)];
+    thread uint* p = words + 4 * g;
+    p[0] = (((group.x << 5) & 0x1fe01fe0u) | 0x40004000u) ^ ((at << 3) & 0x80008000u);
+    p[1] = (((group.x >> 3) & 0x1fe01fe0u) | 0x40004000u) ^ ((at << 2) & 0x80008000u);
+    p[2] = (((group.y << 5) & 0x1fe01fe0u) | 0x40004000u) ^ ((at << 1) & 0x80008000u);
+    p[3] = (((group.y >> 3) & 0x1fe01fe0u) | 0x40004000u) ^ (at & 0x80008000u);
+    #pragma unroll
+    for (int j = 0; j < 4; j++) { p[j] = multiply_pairs(multiply_pairs(p[j], odds), ds); }
+  }
 }
 """
 

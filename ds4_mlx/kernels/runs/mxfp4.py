@@ -44,6 +44,21 @@ METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table
   #pragma unroll
   for (int i = 0; i < 32; i++) { w[i] = run.scale * (16384.0f * w[i]); }
 }
+
+METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  half scale = half(512.0f * run.scale);
+  uint scales = as_type<uint>(half2(scale, scale));
+  #pragma unroll
+  for (int g = 0; g < 4; g++) {
+    uint word = g == 0 ? run.codes.x : g == 1 ? run.codes.y : g == 2 ? run.codes.z : run.codes.w;
+    #pragma unroll
+    for (int j = 0; j < 4; j++) {
+      uint shifted = j == 0 ? word << 9 : j == 1 ? word << 5 : j == 2 ? word << 1 : word >> 3;
+      uint pair = (shifted & 0x0e000e00u) | ((shifted & 0x10001000u) << 3);
+      words[4 * g + j] = multiply_pairs(multiply_pairs(pair, 0x78007800u), scales);  // times 2^15, then the scale
+    }
+  }
+}
 """
 
 TEXT = RunText("mxfp4", _HEADER)

@@ -5,17 +5,23 @@ from __future__ import annotations
 from ds4_mlx.kernels.runs.base import RunText
 
 _HEADER = """
-// per 16 weights: `scale` and `low`, so that a weight is scale * code - low
-struct Run { uint2 codes; float2 scale; float2 low; };
+struct Run { uint2 codes; uchar2 nibbles; half2 d; };
 
 METAL_FUNC Run load_run(const device uint* q, const device uchar* sm, const device half* dm, size_t number) {
   Run run;
   run.codes = ((const device uint2*)q)[number];
-  uchar2 nibbles = ((const device uchar2*)sm)[number];
-  half2 d = ((const device half2*)dm)[number / 8];
-  run.scale = float2(float(d.x) * float(nibbles.x & 15), float(d.x) * float(nibbles.y & 15));
-  run.low = float2(float(d.y) * float(nibbles.x >> 4), float(d.y) * float(nibbles.y >> 4));
+  run.nibbles = ((const device uchar2*)sm)[number];
+  run.d = ((const device half2*)dm)[number / 8];
   return run;
+}
+
+// per 16 weights: `scale` and `low`, so that a weight is scale * code - low
+METAL_FUNC float2 scale_of(const thread Run& run) {
+  return float2(float(run.d.x) * float(run.nibbles.x & 15), float(run.d.x) * float(run.nibbles.y & 15));
+}
+
+METAL_FUNC float2 low_of(const thread Run& run) {
+  return float2(float(run.d.y) * float(run.nibbles.x >> 4), float(run.d.y) * float(run.nibbles.y >> 4));
 }
 
 // Weights j and j + 8 of 16, as 1 + code / 4: two codes at bits 5 and 21 are the mantissas of two bfloat16 ones.
@@ -42,16 +48,28 @@ METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, th
 }
 
 METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
-  float2 whole = run.scale * (4.0f * (dots - sums)) - run.low * sums;
+  float2 whole = scale_of(run) * (4.0f * (dots - sums)) - low_of(run) * sums;
   return whole.x + whole.y;
 }
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
-  for (int i = 0; i < 16; i++) { w[i] = run.scale.x * (4.0f * w[i] - 4.0f) - run.low.x; }
+  for (int i = 0; i < 16; i++) { w[i] = scale_of(run).x * (4.0f * w[i] - 4.0f) - low_of(run).x; }
   #pragma unroll
-  for (int i = 16; i < 32; i++) { w[i] = run.scale.y * (4.0f * w[i] - 4.0f) - run.low.y; }
+  for (int i = 16; i < 32; i++) { w[i] = scale_of(run).y * (4.0f * w[i] - 4.0f) - low_of(run).y; }
+}
+
+METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  float raw[32];
+  raw_run(run, table, raw);
+  float2 scale = 4096.0f * scale_of(run);
+  float2 low = 1024.0f * low_of(run) + scale;
+  #pragma unroll
+  for (int j = 0; j < 8; j++) {
+    words[j] = half_pair(metal::fma(scale.x, raw[j], -low.x), metal::fma(scale.x, raw[j + 8], -low.x));
+    words[8 + j] = half_pair(metal::fma(scale.y, raw[16 + j], -low.y), metal::fma(scale.y, raw[24 + j], -low.y));
+  }
 }
 """
 

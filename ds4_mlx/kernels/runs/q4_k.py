@@ -56,6 +56,18 @@ METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table
   #pragma unroll
   for (int i = 0; i < 32; i++) { w[i] = run.scale * (16.0f * w[i] - 16.0f) - run.low; }
 }
+
+METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  float raw[32];
+  raw_run(run, table, raw);
+  float scale = 16384.0f * run.scale;
+  float low = 1024.0f * run.low + scale;
+  #pragma unroll
+  for (int i = 0; i < 16; i++) {
+    int j = i / 4 * 8 + i % 4;
+    words[i] = half_pair(metal::fma(scale, raw[j], -low), metal::fma(scale, raw[j + 4], -low));
+  }
+}
 """
 
 TEXT = RunText("q4_k", _HEADER)
