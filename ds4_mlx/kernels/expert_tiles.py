@@ -34,6 +34,13 @@ _SPLIT = 1  # simdgroups that share their rows and divide the pairs
 _STRIPE = 128  # matrix rows of a tile, all matrices together
 
 
+_RAW_RUN = """
+METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
+  #pragma unroll
+  for (int part = 0; part < 32 / PART; part++) { raw_part(run, table, part, v + part * PART); }
+}
+"""
+
 _HEADER = """
 METAL_FUNC void put_run(const thread Run& run, const threadgroup uint* table, threadgroup float* p) {
   float w[32];
@@ -227,7 +234,9 @@ def _text(name: str, runs: RunText, inputs: Sequence[str], output: str, **pieces
         (*inputs, *(["lookup"] if runs.table else [])),
         (output,),
         source,
-        VECTORS + TENSORS + runs.header + _HEADER.replace("APART", str(8 if runs.format == "q2_k" else 4)),
+        "".join((VECTORS, TENSORS, runs.header, _RAW_RUN, runs.tiles, _HEADER))
+        .replace(" PART", f" {runs.part}")
+        .replace("APART", str(runs.apart)),
     )
 
 

@@ -23,22 +23,22 @@ METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
   *high = float(pair.y);
 }
 
-METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
-  #pragma unroll
-  for (int g = 0; g < 4; g++) {
-    uint word = g == 0 ? run.codes.x : g == 1 ? run.codes.y : g == 2 ? run.codes.z : run.codes.w;
-    thread float* p = v + 8 * g;
-    put_pair(word << 9, p + 0, p + 4);
-    put_pair(word << 5, p + 1, p + 5);
-    put_pair(word << 1, p + 2, p + 6);
-    put_pair(word >> 3, p + 3, p + 7);
-  }
+METAL_FUNC void raw_part(const thread Run& run, const threadgroup uint* table, int g, thread float* v) {
+  uint word = g == 0 ? run.codes.x : g == 1 ? run.codes.y : g == 2 ? run.codes.z : run.codes.w;
+  put_pair(word << 9, v + 0, v + 4);
+  put_pair(word << 5, v + 1, v + 5);
+  put_pair(word << 1, v + 2, v + 6);
+  put_pair(word >> 3, v + 3, v + 7);
 }
+"""
 
+_ROWS = """
 METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
   return run.scale * (16384.0f * (dots.x + dots.y));
 }
+"""
 
+_TILES = """
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
@@ -61,4 +61,4 @@ METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, 
 }
 """
 
-TEXT = RunText("mxfp4", _HEADER)
+TEXT = RunText("mxfp4", _HEADER, _ROWS, _TILES, 8, 4)

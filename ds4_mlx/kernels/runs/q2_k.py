@@ -15,41 +15,44 @@ METAL_FUNC Run load_run(const device uint* q, const device uchar* sm, const devi
   return run;
 }
 
+// Weights j and j + 8 of 16, as 1 + code / 4: two codes at bits 8 and 24 are the mantissas of two halves.
+METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
+  half2 pair = as_type<half2>((shifted & 0x03000300u) | 0x3c003c00u);
+  *low = float(pair.x);
+  *high = float(pair.y);
+}
+
+METAL_FUNC void raw_part(const thread Run& run, const threadgroup uint* table, int h, thread float* v) {
+  uint word = h == 0 ? run.codes.x : run.codes.y;
+  put_pair(word << 8, v + 0, v + 8);
+  put_pair(word << 6, v + 1, v + 9);
+  put_pair(word << 4, v + 2, v + 10);
+  put_pair(word << 2, v + 3, v + 11);
+  put_pair(word, v + 4, v + 12);
+  put_pair(word >> 2, v + 5, v + 13);
+  put_pair(word >> 4, v + 6, v + 14);
+  put_pair(word >> 6, v + 7, v + 15);
+}
+"""
+
+_ROWS = """
+METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
+  uint first = uint(run.nibbles.x);
+  uint second = uint(run.nibbles.y);
+  float scaled = float(first & 15u) * (dots.x - sums.x) + float(second & 15u) * (dots.y - sums.y);
+  float low = float(first >> 4) * sums.x + float(second >> 4) * sums.y;
+  return 4.0f * float(run.d.x) * scaled - float(run.d.y) * low;
+}
+"""
+
+_TILES = """
 // per 16 weights: `scale` and `low`, so that a weight is scale * code - low
 METAL_FUNC float2 scale_of(const thread Run& run) {
-  return float2(float(run.d.x) * float(run.nibbles.x & 15), float(run.d.x) * float(run.nibbles.y & 15));
+  return float2(float(run.d.x) * float(uint(run.nibbles.x) & 15u), float(run.d.x) * float(uint(run.nibbles.y) & 15u));
 }
 
 METAL_FUNC float2 low_of(const thread Run& run) {
-  return float2(float(run.d.y) * float(run.nibbles.x >> 4), float(run.d.y) * float(run.nibbles.y >> 4));
-}
-
-// Weights j and j + 8 of 16, as 1 + code / 4: two codes at bits 5 and 21 are the mantissas of two bfloat16 ones.
-METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
-  uint pair = (shifted & 0x00600060u) | 0x3f803f80u;
-  *low = as_type<float>(pair << 16);
-  *high = as_type<float>(pair & 0xffff0000u);
-}
-
-METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
-  #pragma unroll
-  for (int h = 0; h < 2; h++) {
-    uint word = h == 0 ? run.codes.x : run.codes.y;
-    thread float* p = v + 16 * h;
-    put_pair(word << 5, p + 0, p + 8);
-    put_pair(word << 3, p + 1, p + 9);
-    put_pair(word << 1, p + 2, p + 10);
-    put_pair(word >> 1, p + 3, p + 11);
-    put_pair(word >> 3, p + 4, p + 12);
-    put_pair(word >> 5, p + 5, p + 13);
-    put_pair(word >> 7, p + 6, p + 14);
-    put_pair(word >> 9, p + 7, p + 15);
-  }
-}
-
-METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
-  float2 whole = scale_of(run) * (4.0f * (dots - sums)) - low_of(run) * sums;
-  return whole.x + whole.y;
+  return float2(float(run.d.y) * float(uint(run.nibbles.x) >> 4), float(run.d.y) * float(uint(run.nibbles.y) >> 4));
 }
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
@@ -73,4 +76,4 @@ METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, 
 }
 """
 
-TEXT = RunText("q2_k", _HEADER)
+TEXT = RunText("q2_k", _HEADER, _ROWS, _TILES, 16, 8)
