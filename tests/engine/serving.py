@@ -39,9 +39,9 @@ class Client:
         elif self._cancel_after is not None and len(self.pieces) > self._cancel_after and self.ticket is not None:
             self.ticket.cancel()
 
-    def wait(self) -> Client:
+    def wait(self, seconds: float = 60) -> Client:
         """Until the answer is over."""
-        assert self._ended.wait(60), self.pieces
+        assert self._ended.wait(seconds), self.pieces
         return self
 
     @property
