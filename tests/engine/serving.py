@@ -93,9 +93,9 @@ def shallow(model: LanguageModel, store: SessionStore) -> LanguageModel:
     return other
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Waits for something that another thread does."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
