@@ -24,7 +24,6 @@ from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.request import Done, Keeping, QueueFullError, Text
 from ds4_mlx.engine.scheduler import Scheduler
 
-
 _PATIENCE = 600  # seconds; a small machine works through the queue for minutes
 
 
