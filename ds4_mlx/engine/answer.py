@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ds4_mlx.engine.request import CallArguments, CallBegin, CallEnd, Done, Piece, Text
 from ds4_mlx.engine.stats import FinishReason, Stats, Token
-from ds4_mlx.text import CompletionStream, StopMatcher, TextStream
-from ds4_mlx.text.dsml import TOOLS_OPEN
-from ds4_mlx.text.special import DSML, THINK_END
+from ds4_mlx.text import CompletionPiece, CompletionReader, StopMatcher, TextStream
 
 if TYPE_CHECKING:
     from ds4_mlx.engine.language_model import LanguageModel
 
-_TOOLS_CLOSE = f"</{DSML}tool_calls>"
 _Made = Text | CallBegin | CallArguments | CallEnd
 
 
@@ -27,25 +24,28 @@ class Answer:
     """Reads the tokens of one answer.
 
     raw: a plain continuation, all of it content. thinking: whether it begins inside the reasoning. stop: strings that
-    end the content and are not part of it.
+    end the content and are not part of it. streaming: whether calls come out while they are sampled, for answers that a
+    constraint keeps well formed, or each when it is complete (see `CompletionReader`).
     """
 
     model: LanguageModel
     raw: bool = False
     thinking: bool = False
     stop: Sequence[str] = ()
+    streaming: bool = False
     stopped_by: str | None = field(default=None, init=False)  # the stop string that ended it
     reasoning: str = field(default="", init=False)
     content: str = field(default="", init=False)
-    calls: list[dict[str, str]] = field(default_factory=list, init=False)  # {"name", "arguments": JSON text}
+    calls: list[dict[str, str]] = field(default_factory=list, init=False)  # complete ones: {"name", "arguments": JSON}
 
     def __post_init__(self) -> None:
         """Raises `UserError` for an empty stop string."""
         self._eos = {self.model.config.eos_token_id, self.model.tokenizer.eos_id}
         self._text = TextStream(self.model.tokenizer)
-        self._parser = None if self.raw else CompletionStream("thinking" if self.thinking else "chat")
+        mode = "thinking" if self.thinking else "chat"
+        self._reader = None if self.raw else CompletionReader(mode, streaming=self.streaming)
+        self._call = {"name": "", "arguments": ""}  # the one being sampled
         self._stop = StopMatcher(list(self.stop))
-        self._sampled: list[str] = []
         self._seen_content = ""  # what the stop strings were looked for in
         self._stopped = False
         self._pieces: list[_Made] = []
@@ -70,9 +70,8 @@ class Answer:
         """What was held back, once no token follows."""
         if not self._stopped:
             self._split(self._text.finish())
-        if not self._stopped and self._parser is not None:
-            for event in self._parser.finish():
-                self._add(event.kind, event.text, event.tool_call)
+        if not self._stopped and self._reader is not None:
+            self._add(self._reader.finish())
         if not self._stopped:
             self._put("content", self._stop.finish())
         return self.take()
@@ -86,11 +85,7 @@ class Answer:
     @property
     def calls_text(self) -> str:
         """The tool calls exactly as sampled, from the two newlines before the block to its closing tag."""
-        if not self.calls:
-            return ""
-        text = "".join(self._sampled)
-        start = text.find(TOOLS_OPEN, text.find(THINK_END) if self.thinking else 0)
-        return text[start : text.find(_TOOLS_CLOSE, start) + len(_TOOLS_CLOSE)]
+        return self._reader.calls_text if self._reader is not None else ""
 
     def message(self) -> dict[str, Any]:
         """The answer so far as a message of the conversation."""
@@ -101,36 +96,41 @@ class Answer:
         return {**message, "tool_calls": calls, "calls_text": self.calls_text}
 
     def _split(self, text: str) -> None:
-        self._sampled.append(text)
-        if self._parser is None:
-            self._add("content", text, None)
+        if self._reader is None:
+            self._add([CompletionPiece("content", text)])
         else:
-            for event in self._parser.feed(text):
-                self._add(event.kind, event.text, event.tool_call)
+            self._add(self._reader.feed(text))
 
-    def _add(
-        self, kind: Literal["reasoning", "content", "tool_call"], text: str, tool_call: dict[str, str] | None
-    ) -> None:
-        if self._stopped:
-            return
-        if tool_call is not None:
-            self._put("content", self._stop.finish())  # text held back before a call comes before it
-            index = len(self.calls)
-            self.calls.append(tool_call)
-            self._pieces += [
-                CallBegin(index, tool_call["name"]),
-                CallArguments(index, tool_call["arguments"]),
-                CallEnd(index),
-            ]
-        elif kind == "content":
-            self._seen_content += text
-            text, self._stopped = self._stop.feed(text)
-            self._put("content", text)
+    def _add(self, pieces: list[CompletionPiece]) -> None:
+        for piece in pieces:
             if self._stopped:
-                begun = [s for s in self.stop if self._seen_content.startswith(s, len(self.content))]
-                self.stopped_by = min(begun, key=len)
-        elif kind == "reasoning":
-            self._put("reasoning", text)
+                return
+            if piece.kind == "reasoning":
+                self._put("reasoning", piece.text)
+            elif piece.kind == "content":
+                self._add_content(piece.text)
+            else:
+                self._add_to_call(piece)
+
+    def _add_content(self, text: str) -> None:
+        self._seen_content += text
+        text, self._stopped = self._stop.feed(text)
+        self._put("content", text)
+        if self._stopped:
+            begun = [s for s in self.stop if self._seen_content.startswith(s, len(self.content))]
+            self.stopped_by = min(begun, key=len)
+
+    def _add_to_call(self, piece: CompletionPiece) -> None:
+        if piece.kind == "call_begin":
+            self._put("content", self._stop.finish())  # text held back before a call comes before it
+            self._call = {"name": piece.text, "arguments": ""}
+            self._pieces.append(CallBegin(piece.call, piece.text))
+        elif piece.kind == "arguments":
+            self._call["arguments"] += piece.text
+            self._pieces.append(CallArguments(piece.call, piece.text))
+        else:
+            self.calls.append(self._call)
+            self._pieces.append(CallEnd(piece.call))
 
     def _put(self, kind: Literal["reasoning", "content"], text: str) -> None:
         if not text:

@@ -50,7 +50,8 @@ class Work:
         self.feed: Feed | None = None
         self.next = request.prompt[-1]
         self.sampler = Sampler(request.sampling)
-        self.answer = Answer(model, raw=request.raw, thinking=request.thinking, stop=request.stop)
+        streaming = request.constraint is not None
+        self.answer = Answer(model, raw=request.raw, thinking=request.thinking, stop=request.stop, streaming=streaming)
         self.stats = Stats(prompt_tokens=len(request.prompt), seed=self.sampler.seed)
         self.cancelled = False
         self.came = self._began = self._first = time.perf_counter()
