@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ds4_mlx.engine.generation import Stats, Token
 from ds4_mlx.engine.request import CallArguments, CallBegin, CallEnd, Done, Failed, Piece, Progress, Text
+from ds4_mlx.engine.stats import Stats, Token
 
 
 @dataclass
@@ -34,10 +33,9 @@ class Collected:
     `time.perf_counter`.
     """
 
-    def __init__(self, call_prefix: str, on_done: Callable[[Collected], None] = lambda answer: None) -> None:
-        """call_prefix: what ids of calls begin with. on_done is called with the complete answer."""
+    def __init__(self, call_prefix: str) -> None:
+        """call_prefix: what ids of calls begin with."""
         self._call_prefix = call_prefix
-        self._on_done = on_done
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self.calls: dict[int, Call] = {}
@@ -100,6 +98,5 @@ class Collected:
             self.calls[piece.index].done = True
         elif isinstance(piece, Done):
             self.stats, self.stop, self.calls_text = piece.stats, piece.stop, piece.calls_text
-            self._on_done(self)
         elif isinstance(piece, Failed):
             self.failed = piece.message

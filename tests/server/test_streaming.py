@@ -206,10 +206,12 @@ def test_trace_holds_requests_and_answers(tmp_path: Path) -> None:
 
 
 def test_metrics_count_answers_and_tokens() -> None:
-    with running(Reply("Hello.", cached=2)) as server:
+    with running(Reply("Hello.", cached=2), stats=lambda: {"queued": 3}) as server:
         server.post(CHAT[0], **CHAT[1])
         server.post(MESSAGES[0], **{**MESSAGES[1], "max_tokens": 0})
         page = server.client.get("/metrics").text
         assert 'ds4_answers_total{api="chat",outcome="done"} 1.0' in page
         assert 'ds4_http_responses_total{path="/v1/messages",status="400"} 1.0' in page
         assert 'ds4_tokens_total{kind="cached"} 2.0' in page
+        assert "ds4_engine_queued 3.0" in page
+        assert server.client.get("/health").json()["queued"] == 3
