@@ -260,11 +260,21 @@ def test_a_required_block_comes_at_once_or_after_the_reasoning(tiny):
 
 
 def test_reasoning_is_not_masked(tiny):
-    for choice in ("auto", "none", "required"):
+    for choice in ("auto", "none"):
         constraint = build_constraint(tiny, tools=TOOLS, tool_choice=choice, thinking=True)
         for token in tiny.encode("So" + block(head("other")) + "."):
             assert constraint.mask() is None
             constraint.accept(token)
+
+
+@pytest.mark.parametrize(
+    "options", [{"tools": TOOLS, "tool_choice": "required"}, {"response_format": {"type": "json_object"}}]
+)
+def test_where_something_must_follow_the_reasoning_the_answer_cannot_end_in_it(tiny, options):
+    constraint = build_constraint(tiny, thinking=True, **options)
+    for token in tiny.encode("So" + block(head("other")) + "."):
+        assert set(range(tiny.vocab_size)) - set(allowed(constraint, tiny)) == {tiny.eos_id}
+        constraint.accept(token)
 
 
 def test_the_end_of_the_reasoning_is_not_run_over(real):

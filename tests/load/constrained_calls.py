@@ -24,8 +24,7 @@ import ds4_mlx
 from ds4_mlx.engine.constraints import GrammarConstraint, build_constraint
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.sampling import Sampler, SamplingOptions
-from ds4_mlx.errors import UserError
-from ds4_mlx.text import Tokenizer, encode_messages, load_tokenizer, parse_completion, render_tool_calls
+from ds4_mlx.text import CompletionStream, Tokenizer, encode_messages, load_tokenizer, render_tool_calls
 
 LIMIT = 400  # tokens of an answer
 SIDE_BY_SIDE = 32  # answers decoded together
@@ -63,7 +62,7 @@ class Outcome:
     answers: int = 0
     with_calls: int = 0  # a block was opened
     cut: int = 0  # of those, by the limit of tokens
-    parsed: int = 0  # and by the strict parser accepted, arguments being JSON
+    parsed: int = 0  # of those with a block: it is well formed, the arguments are JSON
     valid: int = 0  # and every call follows its tool's schema
     calls: int = 0  # in the valid ones
     tokens: int = 0
@@ -123,22 +122,21 @@ def judge(outcome: Outcome, text: str, ended: bool) -> None:
         return
     outcome.with_calls += 1
     outcome.cut += not ended
+    stream = CompletionStream("chat")  # a malformed block is content
+    calls = [event.tool_call for event in stream.feed(text) + stream.finish() if event.tool_call is not None]
     try:
-        message = parse_completion(text, thinking_mode="chat")
-        calls = [call["function"] for call in message["tool_calls"]]
-        arguments = [json.loads(call["arguments"]) for call in calls]
-    except (UserError, ValueError) as error:
-        outcome.bad.append(f"{error} in {text[-200:]!r}")
+        given = [(call["name"], json.loads(call["arguments"])) for call in calls]
+    except ValueError:
+        given = []
+    if not given:
+        outcome.bad.append(f"does not parse: {text[-200:]!r}")
         return
     outcome.parsed += 1
-    if calls and all(
-        call["name"] in SCHEMAS and jsonschema_rs.is_valid(SCHEMAS[call["name"]], given)
-        for call, given in zip(calls, arguments, strict=True)
-    ):
+    if all(name in SCHEMAS and jsonschema_rs.is_valid(SCHEMAS[name], arguments) for name, arguments in given):
         outcome.valid += 1
         outcome.calls += len(calls)
     else:
-        outcome.bad.append(f"invalid: {calls}")
+        outcome.bad.append(f"does not follow the schemas: {given}")
 
 
 def run(model: LanguageModel, count: int, temperature: float, choice: str | None) -> Outcome:
