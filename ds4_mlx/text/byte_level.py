@@ -48,7 +48,9 @@ class ByteLevelVocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, nothing added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # In batches the library lets other threads run, and need not say where each token stood: a server goes on with
+        # its streams while it reads a long prompt.
+        ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def text_bytes(self, token_id: int, previous: int | None) -> bytes:
