@@ -137,19 +137,25 @@ class _Compiler:
 
     def __init__(self, table: TokenTable) -> None:
         self._table = table
-        self._kept: OrderedDict[str, _Compiled] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     def json(self, schema: object) -> _Compiled:
-        return self._get(json.dumps(["json", schema]), lambda: self._json(schema))
+        return self._get(["json", schema], lambda: self._json(schema))
 
     def tools(
         self, tools: list[dict[str, Any]], *, parallel: bool, after_start: bool, instead: object | None
     ) -> _Compiled:
         options = (parallel, after_start, instead)
-        return self._get(json.dumps(["tools", tools, *options]), lambda: self._tools(tools, *options))
+        return self._get(["tools", tools, *options], lambda: self._tools(tools, *options))
 
-    def _get(self, key: str, compile_it: Callable[[], _Compiled]) -> _Compiled:
+    def _get(self, asked: list[Any], compile_it: Callable[[], _Compiled]) -> _Compiled:
+        try:
+            key = json.dumps(asked, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise UserError(
+                "The tools or the response format hold text that is not valid Unicode, or nest too deep."
+            ) from error
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = compile_it()

@@ -77,17 +77,6 @@ def prompts(count: int) -> Iterable[str]:
         yield encode_messages([system, {"role": "user", "content": question}], thinking_mode="chat")
 
 
-def sample(logits: mx.array, sampler: Sampler, constraint: GrammarConstraint | None) -> int:
-    """One token from float32 [vocab]."""
-    mask = constraint.mask() if constraint is not None else None
-    if mask is not None:
-        bits = np.unpackbits(mask.view(np.uint8), bitorder="little")[: logits.shape[-1]]
-        logits = mx.where(mx.array(bits.astype(bool)), logits, -mx.inf)
-    if constraint is not None and constraint.greedy():
-        return int(mx.argmax(logits))
-    return sampler.sample(logits)
-
-
 def answers(
     model: LanguageModel, texts: list[str], samplers: list[Sampler], constraints: list[GrammarConstraint | None]
 ) -> tuple[list[list[int]], float]:
@@ -105,9 +94,11 @@ def answers(
     begin = time.perf_counter()
     while feeds:
         rows = model.forward([(sessions[i], ids) for i, ids in feeds.items()], last_only=True)
-        for i, row in zip(list(feeds), rows, strict=True):
-            token = sample(row[-1], samplers[i], constraint := constraints[i])
-            if constraint is not None:
+        draws = {i: samplers[i].draw(row[-1], constraints[i]) for i, row in zip(feeds, rows, strict=True)}
+        mx.eval(*[array for draw in draws.values() for array in draw.arrays()])
+        for i, draw in draws.items():
+            token = draw.result()
+            if (constraint := constraints[i]) is not None:
                 constraint.accept(token)
             outs[i].append(token)
             feeds[i] = [token]
