@@ -100,7 +100,7 @@ def test_random_calls_parse_and_follow_their_schemas(tiny, seed):
 
 
 def test_random_calls_parse_with_the_real_vocabulary(real):
-    for seed in range(8):
+    for seed in range(3):
         assert calls_of(walk(build_constraint(real, tools=TOOLS, tool_choice="required"), real, seed))
 
 

@@ -193,7 +193,7 @@ def main() -> None:
     print(f"{options.answers} answers of ds4-tiny at temperature {options.temperature}, at most {LIMIT} tokens each\n")
     print("| constraint | open a block | cut off | parse | follow the schemas | calls | tokens | ms/token |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, choice in (("none", None), ("auto", "auto"), ("required", "required")):
+    for name, choice in (("required", "required"), ("none", None), ("auto", "auto")):
         done = run(model, options.answers, options.temperature, choice)
         speed = 1000 * done.seconds / done.tokens
         print(
