@@ -1,8 +1,8 @@
 """The short form of constrained_calls.py."""
 
-from load.constrained_calls import run
-
 import ds4_mlx
+
+from load.constrained_calls import run
 
 
 def test_constrained_calls_parse_and_follow_their_schemas_at_a_high_temperature():
