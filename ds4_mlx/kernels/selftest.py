@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.kernel import Kernel, relative_error
@@ -21,6 +22,7 @@ KERNELS: list[Kernel] = [
     UNPACK_KV,
     PACK_INDEX,
     *(unpack_index_kernel(dtype) for dtype in DTYPES),
+    *(attention_rows_kernel(indexed=indexed) for indexed in (False, True)),
 ]
 
 
