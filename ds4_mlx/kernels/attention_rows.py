@@ -206,16 +206,13 @@ def attention_rows_kernel(*, indexed: bool) -> Kernel:
 
     Window row o is old row sources[o], or, where that is negative, the row of token -1 - sources[o].
     """
-    names = ("q", "kv", "weight", "cosines", "sines", "eps", "sources", "old_codes", "old_exponents", "old_tail")
-    outputs = ("queries_out", "codes", "exponents", "tail")
-    if indexed:
-        names, outputs = (*names, "index"), (*outputs, "index_out")
+    names = ["q", "kv", "weight", "cosines", "sines", "eps", "sources", "old_codes", "old_exponents", "old_tail"]
+    outputs = ["queries_out", "codes", "exponents", "tail"]
     text = KernelText(
         "attention_rows_indexed" if indexed else "attention_rows",
-        names,
-        outputs,
+        (*names, *(["index"] if indexed else [])),
+        (*outputs, *(["index_out"] if indexed else [])),
         _BODY + (_INDEX_BODY if indexed else ""),
         PAIRS + ENCODE + (DECODE + ROUND_INDEX if indexed else ""),
     )
-
     return Kernel(text, attention_rows_twin, _launch, lambda: attention_rows_samples(indexed=indexed))

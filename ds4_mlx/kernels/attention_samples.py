@@ -38,7 +38,7 @@ def angles(tokens: int, pairs: int) -> tuple[mx.array, mx.array]:
 
 
 def attention_rows_inputs(sizes: Sizes, dtype: mx.Dtype, *, old: int, indexed: bool) -> list[mx.array]:
-    """Inputs of `attention_rows_kernel`: a window of `old` rows of which the last ones stay, with the tokens between."""
+    """Inputs of `attention_rows_kernel`: of `old` window rows the last ones stay, with the tokens between them."""
     rng = np.random.default_rng([*sizes, old])
     tokens, heads, width, nope, index_heads, index_width = sizes
     cos, sin = angles(tokens, (width - nope) // 2)

@@ -44,6 +44,6 @@ def attention_rows_twin(
     new = pack_kv(turn_pairs(normed(kv, eps, weight), cos, sin), old.codes.shape[-1])
     # Row s of the old ones, or of the new ones in turned order behind them: source -1 is token 0.
     rows = mx.where(sources < 0, old.codes.shape[0] - 1 - sources, sources)
-    window = [mx.concatenate(pair)[rows] for pair in zip(old, new, strict=True)]
+    window = [mx.concatenate(list(pair))[rows] for pair in zip(old, new, strict=True)]
     queries = turn_pairs(normed(q, eps), cos, sin)
     return [queries, *window, *(rotate_and_simulate_index(turn_pairs(x, cos, sin)) for x in index)]
