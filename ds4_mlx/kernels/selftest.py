@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
@@ -23,6 +24,11 @@ KERNELS: list[Kernel] = [
     PACK_INDEX,
     *(unpack_index_kernel(dtype) for dtype in DTYPES),
     *(attention_rows_kernel(indexed=indexed) for indexed in (False, True)),
+    attend_kernel(0, choosing=False),
+    attend_kernel(4, choosing=False),
+    attend_kernel(4, choosing=True),
+    attend_kernel(128, choosing=False),
+    *(combine_kernel(dtype) for dtype in DTYPES),
 ]
 
 
