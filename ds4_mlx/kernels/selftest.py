@@ -11,6 +11,7 @@ from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
+from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
 from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
@@ -29,6 +30,8 @@ KERNELS: list[Kernel] = [
     attend_kernel(4, choosing=True),
     attend_kernel(128, choosing=False),
     *(combine_kernel(dtype) for dtype in DTYPES),
+    INDEX_SCORES,
+    *(best_entries_kernel(512, 2_048, given=given) for given in (False, True)),
 ]
 
 

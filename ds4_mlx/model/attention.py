@@ -10,9 +10,10 @@ from mlx import nn
 
 from ds4_mlx.cache import RowsOf, last_rows
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.index_twins import choose_entries, index_scores
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
-from ds4_mlx.model.indexer import Indexer, IndexQueries, choose_entries, index_scores
+from ds4_mlx.model.indexer import Indexer, IndexQueries
 from ds4_mlx.model.linear import GroupedLinear, Numerics, QuantizedLinear, RMSNorm, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
 

@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.index_twins import head_weights
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.linear import Linear, Numerics, QuantizedLinear
@@ -39,8 +40,8 @@ class Indexer(nn.Module):
         """x [T, D] (attention input), qr [T, q_lora_rank] (after q_norm)."""
         queries = mx.unflatten(self.wq_b(qr), -1, (self._heads, self._dim))
         queries = self._round(apply_rope(queries, batch.table(self._rope)))
-        weights = self.weights_proj(x) * (self._dim**-0.5 * self._heads**-0.5)
-        return IndexQueries(queries, weights.astype(mx.float32), self.compressor.project(x, batch))
+        weights = head_weights(self.weights_proj(x), self._dim)
+        return IndexQueries(queries, weights, self.compressor.project(x, batch))
 
     def extend(self, prepared: IndexQueries, batch: Batch, layer: int) -> None:
         """Stores the index keys that the batch completes."""
@@ -65,25 +66,3 @@ class Indexer(nn.Module):
 
     def _round(self, x: mx.array) -> mx.array:
         return rotate_and_simulate_index(x) if self._simulate else x
-
-
-def index_scores(queries: mx.array, weights: mx.array, keys: mx.array) -> mx.array:
-    """sum_h w_h * relu(q_h . k): queries [B, H, d], weights [B, H], keys [N, d] -> float32 [B, N]."""
-    products = queries.astype(mx.float32) @ keys.astype(mx.float32).T  # [B, H, N]
-    return (weights[:, None] @ mx.maximum(products, 0)).squeeze(1)
-
-
-def choose_entries(scores: mx.array, visible: mx.array, k: int) -> mx.array:
-    """The exact top k of each row: scores [B, N], visible bool [B, N] -> entry numbers [B, k], ascending.
-
-    Among equal scores the earlier entry wins, so the choice depends neither on the chunk a query came in nor on the
-    backend's sort. Rows with fewer than k visible entries are filled with N, which is no entry. Needs N > k.
-    """
-    n = scores.shape[-1]
-    scores = mx.where(visible, scores, -mx.inf)
-    threshold = mx.sort(scores, axis=-1)[:, n - k, None]
-    above = scores > threshold
-    ties = visible & (scores == threshold)
-    room = k - above.sum(axis=-1, keepdims=True)
-    chosen = above | (ties & (mx.cumsum(ties.astype(mx.int32), axis=-1) <= room))
-    return mx.sort(mx.where(chosen, mx.arange(n), n), axis=-1)[:, :k]
