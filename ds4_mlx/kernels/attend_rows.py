@@ -210,7 +210,7 @@ _COMBINE = """
     for (uint s = 0; s < SPLITS; s++) {
       if (softmax[2 * (first + s * HEADS) + 1] != 0.0f) { top = metal::max(top, softmax[2 * (first + s * HEADS)]); }
     }
-    float total = metal::exp(sink[head] - top);
+    float total = metal::exp(float(sink[head]) - top);
     float4 sum = float4(0.0f);
     for (uint s = 0; s < SPLITS; s++) {
       size_t from = first + s * HEADS;
@@ -328,7 +328,7 @@ def attend_kernel(ratio: int, *, choosing: bool) -> Kernel:
 
 @cache
 def combine_kernel(dtype: mx.Dtype) -> Kernel:
-    """(what `attend` left, sink float32 [H], cosines and sines float32 [T, r / 2]) -> o [T, H, d] of `dtype`."""
+    """(what `attend` left, sink [H], cosines and sines float32 [T, r / 2]) -> o [T, H, d] of `dtype`."""
     name = f"attend_combine_{str(dtype).rpartition('.')[-1]}"
     text = KernelText(name, ("partial", "softmax", "sink", "cosines", "sines"), ("o",), _COMBINE, PAIRS)
     return Kernel(text, partial(combine_twin, dtype), partial(_launch_combine, dtype=dtype), combine_samples)

@@ -216,8 +216,8 @@ def _launch_scores(
 
 
 # (index queries [T, H, d] as FP4 leaves them, what weights_proj gave [T, H], queries uint32 [T, 4] and pages uint32
-# [B, P] as `attend_kernel` takes them, and the parts of the pool's index rows) -> scores float32 [T, 32 * P], 0 for what
-# a query does not see.
+# [B, P] as `attend_kernel` takes them, and the parts of the pool's index rows) -> scores float32 [T, 32 * P], 0 for
+# what a query does not see.
 INDEX_SCORES = Kernel(
     KernelText(
         "index_scores", ("index", "weights", "queries", "pages", "codes", "exponents"), ("scores",), _SCORES, DECODE

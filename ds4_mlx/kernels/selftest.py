@@ -14,6 +14,7 @@ from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
 from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
+from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
 from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
@@ -32,6 +33,8 @@ KERNELS: list[Kernel] = [
     *(combine_kernel(dtype) for dtype in DTYPES),
     INDEX_SCORES,
     *(best_entries_kernel(512, 2_048, given=given) for given in (False, True)),
+    KEEP_ROWS,
+    *(pool_kernel(kind, dtype) for kind in KINDS for dtype in DTYPES),
 ]
 
 
