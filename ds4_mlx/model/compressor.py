@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -10,9 +11,11 @@ from mlx import nn
 
 from ds4_mlx.cache import OpenBlock, last_rows
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.pool_rows import KEEP_ROWS, Kind, pool_kernel
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.linear import LinearFloat32, RMSNorm
 from ds4_mlx.model.rope import Rope, apply_rope
+from ds4_mlx.model.step import Pooling, joined, open_blocks
 
 
 class Projections(NamedTuple):
@@ -39,6 +42,7 @@ class Compressor(nn.Module):
         self.wgate = LinearFloat32(config.hidden_size, channels)
         self.ape = mx.zeros((ratio, channels))
         self.norm = RMSNorm(dim, config.rms_norm_eps)
+        self._eps = mx.array(config.rms_norm_eps)
 
     def project(self, x: mx.array, batch: Batch) -> Projections:
         """x [T, D] -> the projections of every token."""
@@ -65,6 +69,34 @@ class Compressor(nn.Module):
         pooled = self._pool(values[rows], gates[rows], has_previous=self._overlap and first_block > 0)
         positions = np.arange(first_block, stop_block) * self._ratio
         return apply_rope(self.norm(pooled.astype(dtype)), self._rope.table(positions)), after
+
+    def step(
+        self, x: mx.array, batch: Batch, before: Sequence[OpenBlock | None], kind: Kind
+    ) -> tuple[tuple[mx.array, ...], list[OpenBlock | None]]:
+        """`project` and `entries` of all sequences for a call of few tokens, by one kernel.
+
+        x [T, D], each sequence's open block -> the entries as the cache stores them, an array per part (none if nothing
+        is completed), and the open blocks after the call.
+        """
+        held = [0 if block is None else block.values.shape[0] for block in before]
+        key = "pooling", self._ratio, *held
+        pooling = batch.shared(key, lambda: Pooling.of(batch, held, self._ratio, self._rope))
+        old = [None if block is None else (block.values, block.gates) for block in before]
+        rows = (
+            self.wkv(x),
+            self.wgate(x),
+            self.ape,
+            pooling.phases,
+            *joined(old, [(self.ape.shape[1], mx.float32)] * 2),
+            pooling.sources,
+        )
+        if pooling.blocks is None:
+            values, gates = KEEP_ROWS(*rows)
+            return (), open_blocks(pooling.kept, values, gates)
+        values, gates, *parts = pool_kernel(kind, x.dtype)(
+            *rows, self.norm.weight, self._eps, pooling.blocks, *pooling.table
+        )
+        return tuple(parts), open_blocks(pooling.kept, values, gates)
 
     def _needed_from(self, position: int) -> int:
         """The first token that a sequence which goes on at `position` still needs: of the open block, or of the one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,11 +10,13 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries
 from ds4_mlx.kernels.index_twins import head_weights
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.linear import Linear, Numerics, QuantizedLinear
 from ds4_mlx.model.rope import Rope, apply_rope
+from ds4_mlx.model.step import Windows
 from ds4_mlx.quant.simulate import rotate_and_simulate_index, rotate_index
 
 
@@ -36,10 +39,13 @@ class Indexer(nn.Module):
         self.weights_proj = Linear(config.hidden_size, self._heads)
         self.compressor = Compressor(config, 4, self._dim, rope)
 
+    def project(self, qr: mx.array) -> mx.array:
+        """qr [T, q_lora_rank] (after q_norm) -> queries [T, H, d], neither turned nor rounded."""
+        return mx.unflatten(self.wq_b(qr), -1, (self._heads, self._dim))
+
     def prepare(self, x: mx.array, qr: mx.array, batch: Batch) -> IndexQueries:
         """x [T, D] (attention input), qr [T, q_lora_rank] (after q_norm)."""
-        queries = mx.unflatten(self.wq_b(qr), -1, (self._heads, self._dim))
-        queries = self._round(apply_rope(queries, batch.table(self._rope)))
+        queries = self._round(apply_rope(self.project(qr), batch.table(self._rope)))
         weights = head_weights(self.weights_proj(x), self._dim)
         return IndexQueries(queries, weights, self.compressor.project(x, batch))
 
@@ -57,6 +63,25 @@ class Indexer(nn.Module):
         pages = batch.pool.index_entries[layer]
         if pages is not None and keys.shape[0]:
             pages.write(batch.new_rows(4), pages.format.encode(rotate_index(keys) if self._simulate else keys))
+
+    def step(self, x: mx.array, batch: Batch, layer: int) -> None:
+        """Stores the index keys that a call of few tokens completes; x [T, D]."""
+        states = [span.state.layers[layer] for span in batch.spans]
+        parts, blocks = self.compressor.step(x, batch, [state.index_compressor for state in states], "index")
+        for span, state, block in zip(batch.spans, states, blocks, strict=True):
+            span.state.layers[layer] = replace(state, index_compressor=block)
+        pages = batch.pool.index_entries[layer]
+        if pages is not None and parts:
+            pages.write(batch.new_rows(4), parts)
+
+    def choose(
+        self, x: mx.array, queries: mx.array, windows: Windows, arrays: Sequence[mx.array], topk: int
+    ) -> mx.array:
+        """The exact best entries of few queries [T, H, d], rotated and rounded; x [T, D], the index rows of the pool ->
+        uint32 [T, topk], ascending.
+        """
+        (scores,) = INDEX_SCORES(queries, self.weights_proj(x), windows.queries, windows.pages, *arrays)
+        return best_entries(scores, windows.queries, topk)
 
     def stored_keys(self, batch: Batch, span: Span, layer: int) -> mx.array:
         """All index keys [N, d] of the span's sequence, those of the span included."""
