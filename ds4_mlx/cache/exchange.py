@@ -166,8 +166,8 @@ def _layer_states(pool: PagePool, arrays: dict[str, mx.array]) -> list[LayerStat
     for i, ratio in enumerate(pool.ratios):
         window = tuple(arrays[f"state.window.{part.name}"][i] for part in pool.kv.parts)
         place = pool.ratios[:i].count(ratio)  # among the layers of this ratio
-        own = {name: block for (r, name), block in blocks.items() if r == ratio}
-        found.append(LayerState(window, **{n: OpenBlock(b.values[place], b.gates[place]) for n, b in own.items()}))
+        own = {n: OpenBlock(b.values[place], b.gates[place]) for (r, n), b in blocks.items() if r == ratio}
+        found.append(LayerState(window, own.get("compressor"), own.get("index_compressor")))
     return found
 
 

@@ -33,6 +33,10 @@ class OpenBlock:
     values: mx.array  # K_t
     gates: mx.array  # G_t, ape included
 
+    def alone(self) -> OpenBlock:
+        """The same in arrays of its own."""
+        return OpenBlock(*last_rows((self.values, self.gates), 0))
+
     def without_last(self, count: int) -> OpenBlock | None:
         """As it was `count` tokens ago, where it reaches back that far."""
         left = self.values.shape[0] - count
@@ -41,11 +45,25 @@ class OpenBlock:
 
 @dataclass(frozen=True)
 class LayerState:
-    """What one attention layer remembers beside its pages; None at the very start. Replaced, never changed."""
+    """What one attention layer remembers beside its pages; None at the very start. Replaced, never changed.
+
+    shared: whether the arrays are slices of larger ones, which other sequences have their parts of.
+    """
 
     window: tuple[mx.array, ...] | None = None  # the last K=V rows, encoded: [w, width] per part
     compressor: OpenBlock | None = None
     index_compressor: OpenBlock | None = None
+    shared: bool = False
+
+    def alone(self) -> LayerState:
+        """The same in arrays of its own: what is kept for long must not keep the rows of others in memory."""
+        if not self.shared:
+            return self
+        return LayerState(
+            self.window and last_rows(self.window, 0),
+            self.compressor and self.compressor.alone(),
+            self.index_compressor and self.index_compressor.alone(),
+        )
 
     def arrays(self) -> list[mx.array]:
         """What must be evaluated."""
@@ -61,6 +79,7 @@ class LayerState:
             window,
             self.compressor and self.compressor.without_last(count),
             self.index_compressor and self.index_compressor.without_last(count),
+            self.shared,
         )
 
 

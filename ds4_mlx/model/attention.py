@@ -77,7 +77,8 @@ class Attention(nn.Module):
             if pages is not None and parts:
                 pages.write(batch.new_rows(self._ratio), parts)
         for span, state, kept in zip(batch.spans, states, windows.kept, strict=True):
-            span.state.layers[layer] = replace(state, window=tuple(part[kept] for part in window))
+            kept_rows = tuple(part[kept] for part in window)
+            span.state.layers[layer] = replace(state, window=kept_rows, shared=len(states) > 1)
         if self._ratio == 4:
             self.indexer.step(x, batch, layer)
         if choosing and index is not None:

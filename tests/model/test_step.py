@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from kernels.emulate import emulated
 
+from ds4_mlx.cache import SequenceState
 from ds4_mlx.engine.hub import DEFAULT_MODEL
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.session import Session
 from ds4_mlx.kernels.kernel import Kernel
+from ds4_mlx.model.batch import Batch
 
 from support import GOLDEN_CHECKPOINT, ModelIn
 
-Stepping = Callable[[], "contextmanager[None]"]
+Stepping = Callable[[], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -52,17 +54,97 @@ def assert_same_state(a: Session, b: Session) -> None:
         assert np.abs(found - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
 
-@pytest.mark.parametrize("start", [0, 3, 140])
-def test_steps(model_in: ModelIn, tokens: list[int], start: int) -> None:
+def fed(sessions: list[Session], tokens: list[int], sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Feeds each session as many of `tokens` as its size, in one call -> the logits of each."""
+    parts = [(s, tokens[s.position : s.position + n]) for s, n in zip(sessions, sizes, strict=True) if n]
+    return [np.array(logits) for logits in sessions[0].model.forward(parts)]
+
+
+def pairs(model: LanguageModel, tokens: list[int], starts: tuple[int, ...]) -> tuple[list[Session], list[Session]]:
+    """Two equal lists of sessions that stand at `starts`."""
+    sessions: tuple[list[Session], list[Session]] = ([], [])
+    for made in sessions:
+        for start in starts:
+            made.append(model.session())
+            if start:
+                made[-1].feed(tokens[:start])
+    return sessions
+
+
+def assert_steps(
+    model: LanguageModel, tokens: list[int], starts: tuple[int, ...], steps: list[tuple[int, ...]], how: Stepping
+) -> None:
+    """Sessions at `starts` are fed so many tokens each in every step, by plain operations and `how`."""
+    plain, stepped = pairs(model, tokens, starts)
+    for sizes in steps:
+        expected = fed(plain, tokens, sizes)
+        with how():
+            found = fed(stepped, tokens, sizes)
+        for a, b in zip(found, expected, strict=True):
+            assert np.abs(a - b).max() <= 1e-4
+    for a, b in zip(stepped, plain, strict=True):
+        assert_same_state(a, b)
+
+
+# The indexer of the golden model chooses 8 entries: from 36 tokens on.
+@pytest.mark.parametrize("start", [0, 3, 29, 120])
+def test_one_session_equals_the_plain_path(model_in: ModelIn, tokens: list[int], start: int) -> None:
+    sizes = [(n,) for n in (1, 1, 3, 8, 1, 1, 4, 1)]
+    assert_steps(model_in("fp32_kvq"), tokens, (start,), sizes, by_kernels)
+
+
+def test_several_sessions_in_one_call_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
+    steps = [(1, 1, 1, 1), (0, 3, 1, 4), (2, 0, 5, 1), (1, 1, 1, 0), (1, 2, 1, 4)]
+    assert_steps(model_in("fp32_kvq"), tokens, (0, 17, 126, 140), steps, by_kernels)
+
+
+def test_every_step_across_a_page(model_in: ModelIn, tokens: list[int]) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (110,), [(1,)] * 30, by_kernels)
+
+
+@pytest.mark.parametrize("folder", [GOLDEN_CHECKPOINT, DEFAULT_MODEL], ids=lambda folder: folder.name)
+def test_a_step_on_the_emulator(model_in: ModelIn, tokens: list[int], folder: Path) -> None:
+    """The texts themselves: entries of both ratios are completed at 128."""
+    assert_steps(model_in("fp32_kvq", folder), tokens, (126, 44), [(2, 1)], on_the_emulator)
+
+
+def test_tokens_taken_back(model_in: ModelIn, tokens: list[int]) -> None:
     model = model_in("fp32_kvq")
-    plain, stepped = model.session(), model.session()
-    if start:
-        plain.feed(tokens[:start])
-        stepped.feed(tokens[:start])
-    for size in (1, 1, 3, 8, 1, 1):
-        ids = tokens[plain.position : plain.position + size]
-        expected = np.array(plain.feed(ids))
-        with by_kernels():
-            found = np.array(stepped.feed(ids))
-        print(start, size, np.abs(found - expected).max())
-    assert_same_state(stepped, plain)
+    states = []
+    for how in (nullcontext, by_kernels):
+        state = SequenceState(model.cache.pool, draft=3)
+        with how():
+            for ids in (tokens[:126], tokens[126:130], tokens[200:203]):
+                model.network(Batch.of([(state, np.array(ids))]))
+            state.roll_back(3)
+            h = model.network(Batch.of([(state, np.array(tokens[130:132]))]))
+        states.append((state, np.array(h)))
+    (_, expected), (_, found) = states
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_many_tokens_and_plain_rows_do_not_step(model_in: ModelIn, tokens: list[int]) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    with pytest.MonkeyPatch.context() as patch, by_kernels():
+        patch.setattr("ds4_mlx.model.attention.Attention._step", fail)
+        model_in("fp32_kvq").session().feed(tokens[:9])
+        model_in("fp32_plain").session().feed(tokens[:3])
+        with pytest.raises(AssertionError):
+            model_in("fp32_kvq").session().feed(tokens[:8])
+
+
+def test_a_kept_state_does_not_hold_the_rows_of_other_sessions(model_in: ModelIn, tokens: list[int]) -> None:
+    model = model_in("fp32_kvq")
+    _, sessions = pairs(model, tokens, (20, 30))
+    with by_kernels():
+        fed(sessions, tokens, (1, 1))
+    assert all(layer.shared for layer in sessions[0].state.layers)
+    alone = [layer.alone() for layer in sessions[0].state.layers]
+    assert not any(layer.shared for layer in alone)
+    sessions[0].keep()
+    (place,) = sessions[0].sequence.cache.tree.places & set(sessions[0].sequence._tails)
+    assert not any(layer.shared for layer in place.layers)
+    for layer, own in zip(sessions[0].state.layers, place.layers, strict=True):
+        assert all(mx.array_equal(a, b) for a, b in zip(layer.arrays(), own.arrays(), strict=True))
