@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ds4_mlx.cache import RowsOf, last_rows
+from ds4_mlx.cache import Rows, RowsOf
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
@@ -18,7 +18,7 @@ from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.indexer import Indexer, IndexQueries
 from ds4_mlx.model.linear import GroupedLinear, Numerics, QuantizedLinear, RMSNorm, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
-from ds4_mlx.model.step import Windows, is_step, joined
+from ds4_mlx.model.step import Windows, is_step, joint
 
 # Queries attended at once: this many, or fewer where one float32 score per head and entry would pass the bound.
 # Evaluation holds a few arrays of that size.
@@ -60,10 +60,9 @@ class Attention(nn.Module):
         """Few tokens by kernels, the tokens of all sequences in one launch each."""
         pool, pages, index = batch.pool, batch.pool.entries[layer], batch.pool.index_entries[layer]
         states = [span.state.layers[layer] for span in batch.spans]
-        held = [state.window[0].shape[0] if state.window else 0 for state in states]
+        old, held = joint([state.window for state in states], [(part.width, part.dtype) for part in pool.kv.parts])
         windows = batch.shared(("windows", *held), lambda: Windows.of(batch, held, self._config.sliding_window))
         table = batch.table(self._rope)
-        old = joined([state.window for state in states], [(part.width, part.dtype) for part in pool.kv.parts])
         choosing = index is not None and max(span.end for span in batch.spans) // 4 > self._config.index_topk
         queries = [self.indexer.project(qr)] if choosing else []
         q, *rows = attention_rows_kernel(indexed=choosing)(
@@ -77,8 +76,7 @@ class Attention(nn.Module):
             if pages is not None and parts:
                 pages.write(batch.new_rows(self._ratio), parts)
         for span, state, kept in zip(batch.spans, states, windows.kept, strict=True):
-            kept_rows = tuple(part[kept] for part in window)
-            span.state.layers[layer] = replace(state, window=kept_rows, shared=len(states) > 1)
+            span.state.layers[layer] = replace(state, window=Rows(tuple(window), *kept))
         if self._ratio == 4:
             self.indexer.step(x, batch, layer)
         if choosing and index is not None:
@@ -120,9 +118,9 @@ class Attention(nn.Module):
             state = span.state.layers[layer]
             parts = tuple(part[span.rows] for part in new)
             if state.window is not None:
-                parts = tuple(mx.concatenate(list(pair)) for pair in zip(state.window, parts, strict=True))
+                parts = tuple(mx.concatenate(list(pair)) for pair in zip(state.window.parts, parts, strict=True))
             start = max(0, parts[0].shape[0] - (self._config.sliding_window - 1 + span.state.draft))
-            span.state.layers[layer] = replace(state, window=last_rows(parts, start))
+            span.state.layers[layer] = replace(state, window=Rows.copied(parts, start))
             windows.append(form.decode(parts))
         return windows
 

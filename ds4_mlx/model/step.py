@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.cache import OpenBlock
+from ds4_mlx.cache import Rows
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels import runs_kernels
 from ds4_mlx.kernels.pool_twins import NO_ROW
@@ -22,6 +23,9 @@ from ds4_mlx.model.rope import Rope, RopeTable
 MOST_TOKENS = 8
 # Page tables are lengthened by so many pages at once (32,768 tokens), for shapes follow from theirs.
 _PAGES = 256
+# And so are windows, and the rows of compressors by their ratio.
+_WINDOW_ROWS = 32
+_BLOCK_ROWS = {4: 8, 128: 32}
 
 
 def is_step(batch: Batch, config: ModelConfig) -> bool:
@@ -30,6 +34,41 @@ def is_step(batch: Batch, config: ModelConfig) -> bool:
     """
     packed = batch.pool.kv.name == "fp8" and config.head_dim % 64 == 0 and config.head_dim <= 1024
     return runs_kernels() and packed and len(batch.positions) <= MOST_TOKENS
+
+
+class Place(NamedTuple):
+    """Rows start to stop of arrays that the sequences of a call share."""
+
+    start: int
+    stop: int
+
+
+def joint(
+    rows: Sequence[Rows | None], parts: Sequence[tuple[int, mx.Dtype]]
+) -> tuple[Sequence[mx.array], tuple[Place, ...]]:
+    """Arrays that have the old rows of all sequences, and where. Nothing is copied if the sequences were together in
+    their last call too. One row of zeros per part (width and dtype) if no sequence has any.
+    """
+    present = [row for row in rows if row is not None]
+    if not present:
+        return [mx.zeros((1, width), dtype=dtype) for width, dtype in parts], (Place(0, 0),) * len(rows)
+    if all(row.whole[0] is present[0].whole[0] for row in present):
+        return present[0].whole, tuple(Place(0, 0) if row is None else Place(row.start, row.stop) for row in rows)
+    ends = np.cumsum([0 if row is None else row.count for row in rows]).tolist()
+    arrays = [mx.concatenate(list(part)) for part in zip(*(row.parts for row in present), strict=True)]
+    return arrays, tuple(Place(start, stop) for start, stop in zip([0, *ends], ends, strict=False))
+
+
+def _row_numbers(span: Span, place: Place) -> np.ndarray:
+    """The rows of a sequence: old ones, then those of the call."""
+    return np.concatenate([np.arange(place.start, place.stop), -1 - np.arange(span.start, span.stop)])
+
+
+def _padded(numbers: Sequence[np.ndarray], multiple: int) -> mx.array:
+    """All of them, and some more rows that nobody reads, so that shapes do not change with every token."""
+    joined = np.concatenate(numbers)
+    missing = max(1, -(-joined.size // multiple)) * multiple - joined.size
+    return mx.array(np.concatenate([joined, np.full(missing, -1)]).astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -41,29 +80,25 @@ class Windows:
     sources: mx.array
     queries: mx.array
     pages: mx.array
-    kept: list[slice]
+    kept: list[Place]
 
     @classmethod
-    def of(cls, batch: Batch, held: Sequence[int], width: int) -> Windows:
-        """held: how many window rows each sequence has. width: how many tokens a query sees, itself included."""
+    def of(cls, batch: Batch, held: Sequence[Place], width: int) -> Windows:
+        """held: where the old rows of each sequence are. width: how many tokens a query sees, itself included."""
         sources, queries, kept = [], [], []
-        old = new = 0
-        for number, (span, count) in enumerate(zip(batch.spans, held, strict=True)):
-            rows = np.concatenate([old + np.arange(count), -1 - np.arange(span.start, span.stop)])
+        new = 0
+        for number, (span, place) in enumerate(zip(batch.spans, held, strict=True)):
+            rows = _row_numbers(span, place)
             positions = np.arange(span.position, span.end)
             first = span.end - rows.size  # position of the first row
             low = np.maximum(positions - width + 1, first)
             seen = [np.full_like(positions, number), new + low - first, positions - low + 1, positions + 1]
             sources.append(rows)
             queries.append(np.stack(seen, axis=1))
-            kept.append(slice(new + max(0, rows.size - (width - 1 + span.state.draft)), new + rows.size))
-            old, new = old + count, new + rows.size
-        return cls(
-            mx.array(np.concatenate(sources).astype(np.int32)),
-            mx.array(np.concatenate(queries).astype(np.uint32)),
-            _page_table(batch),
-            kept,
-        )
+            kept.append(Place(new + max(0, rows.size - (width - 1 + span.state.draft)), new + rows.size))
+            new += rows.size
+        queries_array = mx.array(np.concatenate(queries).astype(np.uint32))
+        return cls(_padded(sources, _WINDOW_ROWS), queries_array, _page_table(batch), kept)
 
 
 def _page_table(batch: Batch) -> mx.array:
@@ -84,20 +119,20 @@ class Pooling:
 
     phases: mx.array
     sources: mx.array
-    kept: list[slice | None]
+    kept: list[Place | None]
     blocks: mx.array | None
     table: RopeTable
 
     @classmethod
-    def of(cls, batch: Batch, held: Sequence[int], ratio: int, rope: Rope) -> Pooling:
-        """held: how many rows of open blocks each sequence has."""
+    def of(cls, batch: Batch, held: Sequence[Place], ratio: int, rope: Rope) -> Pooling:
+        """held: where the old rows of each sequence are."""
         sources: list[np.ndarray] = []
         blocks: list[np.ndarray] = []
-        kept: list[slice | None] = []
+        kept: list[Place | None] = []
         positions = []
-        old = new = 0
-        for span, count in zip(batch.spans, held, strict=True):
-            rows = np.concatenate([old + np.arange(count), -1 - np.arange(span.start, span.stop)])
+        new = 0
+        for span, place in zip(batch.spans, held, strict=True):
+            rows = _row_numbers(span, place)
             first = span.end - rows.size  # position of the first row
             for block in range(span.position // ratio, span.end // ratio):
                 start = block * ratio
@@ -107,37 +142,22 @@ class Pooling:
                     own = np.concatenate([before, own])
                 blocks.append(own)
                 positions.append(start)
-            stay = rows[max(0, needed_from(span, ratio) - first) :]
-            kept.append(slice(new, new + stay.size) if stay.size else None)
+            stay = rows[max(0, needed_from(max(0, span.end - span.state.draft), ratio) - first) :]
+            kept.append(Place(new, new + stay.size) if stay.size else None)
             sources.append(stay)
-            old, new = old + count, new + stay.size
-        if new == 0:
-            sources = [np.array([-1])]  # a kernel writes something
+            new += stay.size
         return cls(
             mx.array((batch.positions % ratio).astype(np.int32)),
-            mx.array(np.concatenate(sources).astype(np.int32)),
+            _padded(sources, _BLOCK_ROWS[ratio]),
             kept,
             mx.array(np.stack(blocks).astype(np.int32)) if blocks else None,
             rope.table(np.array(positions, dtype=np.int64)),
         )
 
 
-def needed_from(span: Span, ratio: int) -> int:
-    """The first token whose projections are needed after the span, or after taking back what may be taken back."""
-    end = max(0, span.end - span.state.draft)
-    return max(0, (end // ratio - (1 if ratio == 4 else 0)) * ratio)
-
-
-def joined(parts: Sequence[Sequence[mx.array] | None], widths: Sequence[tuple[int, mx.Dtype]]) -> list[mx.array]:
-    """The rows of all sequences one after the other: an array per part. One row of zeros if there are none."""
-    present = [part for part in parts if part is not None]
-    if not present:
-        return [mx.zeros((1, width), dtype=dtype) for width, dtype in widths]
-    return [
-        arrays[0] if len(arrays) == 1 else mx.concatenate(arrays) for arrays in map(list, zip(*present, strict=True))
-    ]
-
-
-def open_blocks(kept: list[slice | None], values: mx.array, gates: mx.array) -> list[OpenBlock | None]:
-    """What each sequence keeps of the rows that a kernel gave."""
-    return [None if rows is None else OpenBlock(values[rows], gates[rows]) for rows in kept]
+def needed_from(position: int, ratio: int) -> int:
+    """The first token whose projections a sequence that goes on at `position` still needs: of the open block, or of the
+    one before it where entries overlap.
+    """
+    block = position // ratio - (1 if ratio == 4 else 0)
+    return max(0, block * ratio)

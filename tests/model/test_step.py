@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from kernels.emulate import emulated
 
-from ds4_mlx.cache import SequenceState
+from ds4_mlx.cache import Rows, SequenceState
 from ds4_mlx.engine.hub import DEFAULT_MODEL
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.session import Session
 from ds4_mlx.kernels.kernel import Kernel
 from ds4_mlx.model.batch import Batch
+from ds4_mlx.model.step import joint
 
 from support import GOLDEN_CHECKPOINT, ModelIn
 
@@ -44,7 +45,8 @@ def state_of(session: Session) -> list[np.ndarray]:
     """Windows, open blocks and the entries of all layers."""
     state = session.state
     rows = [f(i, state.position) for i in range(len(state.layers)) for f in (state.entries, state.index_entries)]
-    arrays = [*state.arrays(), *(r.all() for r in rows if r is not None and r.count)]
+    own = [part for layer in state.layers for held in layer.rows for part in held.parts]
+    arrays = [*own, *(r.all() for r in rows if r is not None and r.count)]
     return [np.array(array.astype(mx.float32)) for array in arrays]
 
 
@@ -137,14 +139,27 @@ def test_many_tokens_and_plain_rows_do_not_step(model_in: ModelIn, tokens: list[
 
 def test_a_kept_state_does_not_hold_the_rows_of_other_sessions(model_in: ModelIn, tokens: list[int]) -> None:
     model = model_in("fp32_kvq")
-    _, sessions = pairs(model, tokens, (20, 30))
+    _, (session, other) = pairs(model, tokens, (20, 30))
     with by_kernels():
-        fed(sessions, tokens, (1, 1))
-    assert all(layer.shared for layer in sessions[0].state.layers)
-    alone = [layer.alone() for layer in sessions[0].state.layers]
-    assert not any(layer.shared for layer in alone)
-    sessions[0].keep()
-    (place,) = sessions[0].sequence.cache.tree.places & set(sessions[0].sequence._tails)
-    assert not any(layer.shared for layer in place.layers)
-    for layer, own in zip(sessions[0].state.layers, place.layers, strict=True):
-        assert all(mx.array_equal(a, b) for a, b in zip(layer.arrays(), own.arrays(), strict=True))
+        fed([session, other], tokens, (1, 1))
+    session.keep()
+    (place,) = session.sequence._tails
+    for layer, kept in zip(session.state.layers, place.layers, strict=True):
+        for rows, own in zip(layer.rows, kept.rows, strict=True):
+            assert rows.whole[0].shape[0] > own.whole[0].shape[0] == rows.count
+            assert all(mx.array_equal(a, b) for a, b in zip(rows.parts, own.parts, strict=True))
+
+
+def test_rows_of_sequences_that_were_together_are_not_joined_again() -> None:
+    whole = mx.arange(12.0).reshape(6, 2), mx.arange(6.0).reshape(6, 1)
+    arrays, places = joint([Rows(whole, 4, 6), None, Rows(whole, 0, 3)], [])
+    assert arrays is whole
+    assert places == ((4, 6), (0, 0), (0, 3))
+
+
+def test_rows_of_other_sequences_are_joined() -> None:
+    whole = mx.arange(12.0).reshape(6, 2), mx.arange(6.0).reshape(6, 1)
+    (a, b), places = joint([Rows.of([mx.zeros((2, 2)), mx.zeros((2, 1))]), None, Rows(whole, 4, 6)], [])
+    assert a.tolist() == [[0, 0], [0, 0], [8, 9], [10, 11]]
+    assert b.tolist() == [[0], [0], [4], [5]]
+    assert places == ((0, 2), (2, 2), (2, 4))
