@@ -104,6 +104,7 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
         options = ServerOptions(
             aliases=aliases,
             api_key=key,
+            local=is_local(flags.host),
             cors=tuple(flags.cors),
             responses=model.store.directory / "responses.sqlite3",
             trace=flags.trace,

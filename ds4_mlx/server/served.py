@@ -61,14 +61,16 @@ class ServedModel:
 class ServerOptions:
     """How to serve.
 
-    aliases: further names, each for one of ours. api_key: None lets everybody in. heartbeat: seconds of silence after
-    which a client is told that its request lives. body_limit: bytes of a request. responses: where /v1/responses keeps
-    what it is asked to store; None keeps it in memory. trace: a file for requests and answers. stats: the engine's
-    figures by name, for /health and /metrics.
+    aliases: further names, each for one of ours. api_key: None lets everybody in but web pages whose origin `cors` does
+    not name. local: whether only this machine can reach the server. heartbeat: seconds of silence after which a client
+    is told that its request lives. body_limit: bytes of a request. responses: where /v1/responses keeps what it is
+    asked to store; None keeps it in memory. trace: a file for requests and answers. stats: the engine's figures by
+    name, for /health and /metrics.
     """
 
     aliases: dict[str, str] = field(default_factory=dict)
     api_key: str | None = None
+    local: bool = False
     cors: tuple[str, ...] = ()
     heartbeat: float = 10.0
     body_limit: int = DEFAULT_BODY_LIMIT
