@@ -1,8 +1,8 @@
 """A server whose engine plays a coding agent's model by a script: for prompts that are too much for ds4-tiny.
 
-All else is what `ds4-mlx serve` runs: HTTP, prompt encoding, tokenizer, grammar, replay of calls. The answers are played;
-that they keep to the request's grammar is checked token by token. As cached counts the longest beginning that a prompt
-has in common with what was read or said before.
+All else is what `ds4-mlx serve` runs: HTTP, prompt encoding, tokenizer, grammar, replay of calls. The answers are
+played; that they keep to the request's grammar is checked token by token. As cached counts the longest beginning that a
+prompt has in common with what was read or said before.
 
 A prompt says [turn 1] or [turn 2]; the actor calls what is scripted for that turn, then tells what the tools returned.
 """
@@ -10,6 +10,7 @@ A prompt says [turn 1] or [turn 2]; the actor calls what is scripted for that tu
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ PARTS: dict[str, tuple[Calls, Calls]] = {
     "todowrite": (  # opencode
         [
             ("read", {"filePath": "FOLDER/notes.txt"}),
-            ("bash", {"command": "wc -w notes.txt", "description": "Counts words"}),
+            ("bash", {"command": "wc -w notes.txt"}),
         ],
         [("write", {"filePath": "FOLDER/answer.txt", "content": "milk\n"})],
     ),
@@ -91,8 +92,6 @@ def _in_folder(arguments: dict, folder: str) -> dict:
 
 
 def _calls_text(reply: Reply) -> str:
-    import json
-
     calls = [{"function": {"name": name, "arguments": json.dumps(given)}} for name, given in reply.calls]
     return render_tool_calls(calls) if calls else ""
 

@@ -141,7 +141,8 @@ def _report(name: str, heard: list[Heard], trace: list[dict[str, Any]]) -> None:
 
 
 def _verdict(heard: list[Heard], trace: list[dict[str, Any]], project: Path, tiny: bool) -> str:
-    bad = [f"{line['outcome']}: {line.get('error')}" for line in trace if line["outcome"] not in ("done", "gone")]
+    bad = [f"refused: {line['error']}" for line in trace if line["outcome"] == "refused"]
+    bad += [f"failed: {line['answers'][0]['failed']}" for line in trace if line["outcome"] == "failed"]
     bad += [one.text[:200] for one in heard if one.text.startswith("ERROR")]
     bad += [f"exit {one.counts['exit']}" for one in heard if one.counts["exit"] != 0]
     if not tiny:
