@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ds4_mlx.engine.generation import Stats, Token
 from ds4_mlx.engine.request import CallArguments, CallBegin, CallEnd, Done, Failed, Piece, Progress, Text
+from ds4_mlx.engine.stats import Stats, Token
 
 
 @dataclass

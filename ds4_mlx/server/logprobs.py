@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ds4_mlx.engine.generation import Token
+from ds4_mlx.engine.stats import Token
 from ds4_mlx.text import Tokenizer
 from ds4_mlx.text.special import EOS, THINK_END
 

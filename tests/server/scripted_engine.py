@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ds4_mlx.engine.generation import FinishReason, Stats, Token
 from ds4_mlx.engine.request import (
     CallArguments,
     CallBegin,
@@ -27,6 +26,7 @@ from ds4_mlx.engine.request import (
     Text,
     Ticket,
 )
+from ds4_mlx.engine.stats import FinishReason, Stats, Token
 from ds4_mlx.text import StopMatcher, Tokenizer, render_tool_calls
 
 
