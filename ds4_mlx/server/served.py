@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ds4_mlx.cache.store import SessionStore
 from ds4_mlx.engine.request import Constraint
 from ds4_mlx.text import Tokenizer
 
@@ -63,7 +64,8 @@ class ServerOptions:
 
     aliases: further names, each for one of ours. api_key: None lets everybody in. heartbeat: seconds of silence after
     which a client is told that its request lives. body_limit: bytes of a request. responses: where /v1/responses keeps
-    what it is asked to store; None keeps it in memory.
+    what it is asked to store; None keeps it in memory. sessions: what GET /sessions lists, a store of its own on the
+    engine's folder, as its requests come on other threads.
     """
 
     aliases: dict[str, str] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class ServerOptions:
     heartbeat: float = 10.0
     body_limit: int = DEFAULT_BODY_LIMIT
     responses: Path | None = None
+    sessions: SessionStore | None = None
     trace: Path | None = None
     stats: Callable[[], dict[str, Any]] | None = None
 
