@@ -63,7 +63,7 @@ def run(flags: Flags) -> None:
 def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: socket.socket) -> None:
     import uvicorn
 
-    from ds4_mlx.cache.store import DEFAULT_BUDGET
+    from ds4_mlx.cache.store import DEFAULT_BUDGET, SessionStore
     from ds4_mlx.engine.constraints import build_constraint
     from ds4_mlx.engine.language_model import open_model
     from ds4_mlx.engine.replay import ReplayBook
@@ -107,6 +107,7 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
             local=is_local(flags.host),
             cors=tuple(flags.cors),
             responses=model.store.directory / "responses.sqlite3",
+            sessions=SessionStore(model.store.directory, warn=note),
             trace=flags.trace,
             stats=lambda: asdict(scheduler.figures()),
         )
