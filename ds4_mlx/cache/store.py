@@ -253,7 +253,7 @@ class SessionStore:
                 chain = self._write_segments(ids, export, mark)
                 with self.lock():
                     if all(self._is_there(part) for part in chain):
-                        return self._publish(replace(head, chain=chain, title=_title(head.messages)), earlier)
+                        return self._publish(replace(head, chain=chain, title=title_of(head.messages)), earlier)
             raise UserError(f"Another process keeps removing what is being saved in {self.directory}.")
         except filelock.Timeout:
             raise UserError(f"{self.directory} is locked by another process for minutes; nothing was saved.") from None
@@ -440,7 +440,7 @@ def free_name(name: str, heads: Sequence[Head]) -> str:
     return f"{name} ({n})"
 
 
-def _title(messages: list[dict[str, Any]] | None) -> str:
+def title_of(messages: list[dict[str, Any]] | None) -> str:
     """The first words a user said."""
     said = next((m.get("content") for m in messages or () if m.get("role") == "user"), "")
     return " ".join(said.split())[:80] if isinstance(said, str) else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds4_mlx.cache import Segment, iter_segments
 from ds4_mlx.cache.head import Head
+from ds4_mlx.cache.store import title_of
 from ds4_mlx.engine import threads
 from ds4_mlx.engine.figures import EngineFigures
 from ds4_mlx.engine.saving import SavePolicy
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ds4_mlx.engine.session import Session
 
 _log = logging.getLogger(__name__)
+_ALIKE = 16  # sessions with the same first words that are looked at, the last used first
 _MOST = 64  # sessions that wait to be saved; they hold their pages
 
 
@@ -96,15 +98,24 @@ class Keeper:
         _log.debug("saved session %s, %d tokens", head.label, head.tokens)
 
     def _earlier(self, session: Session, messages: list[dict[str, Any]]) -> Head | None:
-        """The saved session that this one goes on with: one whose conversation this one begins with."""
-        prefix = self._model.store.match(session.token_ids, self._model.mark)
-        if prefix is None:
-            return None
-        try:
-            head = self._model.store.find(prefix.head.id)
-        except UserError:  # removed meanwhile
-            return None
-        return head if head.messages and begins_with(messages, head.messages) else None
+        """The saved session that this one goes on with: the longest whose conversation this one begins with.
+
+        Found by its tokens; or by its first words, as the tokens differ once the reasoning of earlier turns is left
+        out of the prompt.
+        """
+        store, mark = self._model.store, self._model.mark
+        prefix, title = store.match(session.token_ids, mark), title_of(messages)
+        alike = [head.id for head in store.heads() if head.mark == mark and head.title == title]
+        ids = [*([prefix.head.id] if prefix is not None else []), *alike[:_ALIKE]]
+        best: Head | None = None
+        for id_ in dict.fromkeys(ids):
+            try:
+                head = store.find(id_)
+            except UserError:  # removed meanwhile
+                continue
+            if head.messages and begins_with(messages, head.messages):
+                best = head if best is None or len(head.messages) > len(best.messages or ()) else best
+        return best
 
     def _count(self) -> None:
         held = self._model.store.figures()

@@ -28,6 +28,7 @@ from ds4_mlx.server.prompt import count_tokens
 from ds4_mlx.server.responses_endpoints import add_responses
 from ds4_mlx.server.served import ServedModel, ServerOptions
 from ds4_mlx.server.service import Service
+from ds4_mlx.server.sessions import add_sessions
 from ds4_mlx.server.streaming import to_json
 
 PAGE = Path(__file__).with_name("page.html")
@@ -72,6 +73,7 @@ def create_app(engine: Engine, model: ServedModel, options: ServerOptions | None
     _add_completions(app, service)
     _add_messages(app, service)
     add_responses(app, service, _STREAM, _ERRORS)
+    add_sessions(app, options.sessions)
     return app
 
 
@@ -128,7 +130,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> Response:
         if PAGE.is_file():
-            return Response(PAGE.read_bytes(), media_type="text/html")
+            return Response(PAGE.read_bytes(), media_type="text/html", headers={"Cache-Control": "no-cache"})
         return Response("ds4-mlx is running. The API is described at /docs.\n", media_type="text/plain")
 
     @app.get("/health", tags=["server"])

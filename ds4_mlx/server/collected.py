@@ -33,9 +33,10 @@ class Collected:
     `time.perf_counter`.
     """
 
-    def __init__(self, call_prefix: str) -> None:
-        """call_prefix: what ids of calls begin with."""
+    def __init__(self, call_prefix: str, asked_tokens: int) -> None:
+        """call_prefix: what ids of calls begin with. asked_tokens: the length of the prompt."""
         self._call_prefix = call_prefix
+        self._asked_tokens = asked_tokens
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self.calls: dict[int, Call] = {}
@@ -60,10 +61,8 @@ class Collected:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, as far as it is known."""
-        if self.stats is not None:
-            return self.stats.prompt_tokens
-        return self.progress.total if self.progress is not None else 0
+        """Tokens of the prompt."""
+        return self._asked_tokens if self.stats is None else self.stats.prompt_tokens
 
     @property
     def cached_tokens(self) -> int:

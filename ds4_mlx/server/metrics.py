@@ -20,6 +20,7 @@ _PATHS = (
     "/v1/messages",
     "/v1/messages/count_tokens",
     "/v1/models",
+    "/sessions",
     "/health",
     "/metrics",
 )

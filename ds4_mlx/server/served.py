@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ds4_mlx.cache.store import SessionStore
 from ds4_mlx.engine.request import Constraint
 from ds4_mlx.text import Tokenizer
 
@@ -64,8 +65,9 @@ class ServerOptions:
     aliases: further names, each for one of ours. api_key: None lets everybody in but web pages whose origin `cors` does
     not name. local: whether only this machine can reach the server. heartbeat: seconds of silence after which a client
     is told that its request lives. body_limit: bytes of a request. responses: where /v1/responses keeps what it is
-    asked to store; None keeps it in memory. trace: a file for requests and answers. stats: the engine's figures by
-    name, for /health and /metrics.
+    asked to store; None keeps it in memory. sessions: what GET /sessions lists, a store of its own on the engine's
+    folder, as its requests come on other threads. trace: a file for requests and answers. stats: the engine's figures
+    by name, for /health and /metrics.
     """
 
     aliases: dict[str, str] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class ServerOptions:
     heartbeat: float = 10.0
     body_limit: int = DEFAULT_BODY_LIMIT
     responses: Path | None = None
+    sessions: SessionStore | None = None
     trace: Path | None = None
     stats: Callable[[], dict[str, float]] | None = None
 

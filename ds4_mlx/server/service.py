@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
-from ds4_mlx.engine.request import Done, Engine, QueueFullError
+from ds4_mlx.engine.request import Done, Engine, QueueFullError, Request
 from ds4_mlx.errors import UserError
 from ds4_mlx.server.ask import Ask
 from ds4_mlx.server.collected import Collected
@@ -69,14 +69,15 @@ class Service:
         traced = await http.json() if self._trace is not None else None
         exchange = Exchange()
 
-        def accept() -> list[Ask]:
+        def accept() -> tuple[list[Ask], list[Request]]:
             asks = body.asks(self.model, self.options)
-            exchange.submit(self.engine, [one for ask in asks for one in engine_requests(ask, self.model)])
-            return asks
+            requests = [one for ask in asks for one in engine_requests(ask, self.model)]
+            exchange.submit(self.engine, requests)
+            return asks, requests
 
         request_id = http.state.request_id
         try:
-            asks = await run_in_threadpool(accept)
+            asks, requests = await run_in_threadpool(accept)
         except BaseException as error:
             exchange.close()  # be it that the server stops
             self.refused(request_id, api, traced, error)
@@ -87,7 +88,7 @@ class Service:
             if isinstance(error, UserError):
                 raise invalid(str(error)) from None
             raise
-        answers = [Collected(call_prefix) for ask in asks for _ in range(ask.choices)]
+        answers = [Collected(call_prefix, len(request.prompt)) for request in requests]
         self.metrics.began()
 
         def end(outcome: str) -> None:

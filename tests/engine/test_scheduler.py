@@ -333,6 +333,19 @@ def test_a_conversation_that_goes_on_stays_one_session(model: LanguageModel) -> 
     assert not model.store.in_use
 
 
+def test_a_conversation_stays_one_session_when_its_reasoning_is_left_out(model: LanguageModel) -> None:
+    """The prompt of the second turn differs from the first answer's tokens early, within the first page."""
+    with Scheduler(model) as engine:
+        first = Client(engine, prompt(20), max_tokens=9, keeping=keeping("Hi")).wait()
+        answer = {"role": "assistant", "content": first.text, "reasoning_content": "Well."}
+        until(lambda: engine.figures().saved == 1)
+        turn = Keeping([*keeping("Hi").messages, answer, {"role": "user", "content": "And?"}])
+        Client(engine, [*prompt(18), 9, 9, 9], max_tokens=2, keeping=turn).wait()
+        other = Keeping([*keeping("Hi").messages, {"role": "assistant", "content": "?"}, *keeping("And?").messages])
+        Client(engine, [*prompt(18), 8, 8], max_tokens=2, keeping=other).wait()
+    assert sorted(len(model.store.find(head.id).messages or ()) for head in model.store.heads()) == [4, 4]
+
+
 def test_saving_does_not_hold_up_running_answers(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk waits until another answer, begun later, is complete."""
     written = threading.Event()

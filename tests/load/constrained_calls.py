@@ -187,13 +187,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=300)
     parser.add_argument("--temperature", type=float, default=1.5)
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        choices=("required", "none", "auto"),
+        default=["required", "none", "auto"],
+        help="tool_choice with a constraint, or none: without one",
+    )
     options = parser.parse_args()
     model = ds4_mlx.load()
 
     print(f"{options.answers} answers of ds4-tiny at temperature {options.temperature}, at most {LIMIT} tokens each\n")
     print("| constraint | open a block | cut off | parse | follow the schemas | calls | tokens | ms/token |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, choice in (("required", "required"), ("none", None), ("auto", "auto")):
+    for name in options.runs:
+        choice = None if name == "none" else name
         done = run(model, options.answers, options.temperature, choice)
         speed = 1000 * done.seconds / done.tokens
         print(
