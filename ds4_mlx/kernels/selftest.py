@@ -9,6 +9,8 @@ import mlx.core as mx
 
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
+from ds4_mlx.kernels.dense_rows import dense_kernel
+from ds4_mlx.kernels.dense_twins import Job
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
@@ -21,6 +23,10 @@ from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
 
 KERNELS: list[Kernel] = [
     *(make(name) for make in (gate_up_kernel, down_kernel, tile_gate_up_kernel, tile_down_kernel) for name in FORMATS),
+    dense_kernel((Job("mxfp8"), Job("q8_0"), Job("BF16", "float32"), Job("F32"))),
+    dense_kernel((Job("mxfp8"),), groups=2),
+    dense_kernel((Job("mxfp8"), Job("q8_0")), normed=True),
+    dense_kernel((Job("BF16", "float32"), Job("mxfp8", "swiglu"))),
     pack_kv_kernel(NOPE),
     UNPACK_KV,
     PACK_INDEX,
