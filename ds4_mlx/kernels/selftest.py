@@ -19,6 +19,7 @@ from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
+from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, dense_return_kernel, enter_kernel
 from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
 
 KERNELS: list[Kernel] = [
@@ -27,6 +28,10 @@ KERNELS: list[Kernel] = [
     dense_kernel((Job("mxfp8"),), groups=2),
     dense_kernel((Job("mxfp8"), Job("q8_0")), normed=True),
     dense_kernel((Job("BF16", "float32"), Job("mxfp8", "swiglu"))),
+    SITE_SUMS,
+    enter_kernel(20),
+    *(dense_return_kernel(storage) for storage in ("mxfp8", "q8_0")),
+    LEAVE,
     pack_kv_kernel(NOPE),
     UNPACK_KV,
     PACK_INDEX,
