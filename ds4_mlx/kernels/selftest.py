@@ -17,6 +17,7 @@ from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
 from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
+from ds4_mlx.kernels.route import HASHED, scored_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
 from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, dense_return_kernel, enter_kernel
@@ -28,6 +29,8 @@ KERNELS: list[Kernel] = [
     dense_kernel((Job("mxfp8"),), groups=2),
     dense_kernel((Job("mxfp8"), Job("q8_0")), normed=True),
     dense_kernel((Job("BF16", "float32"), Job("mxfp8", "swiglu"))),
+    scored_kernel(6),
+    HASHED,
     SITE_SUMS,
     enter_kernel(20),
     *(dense_return_kernel(storage) for storage in ("mxfp8", "q8_0")),

@@ -1,4 +1,4 @@
-"""Metal text for kernels that write streams: a tile of a sublayer's output goes back, and the next site's sums of it."""
+"""Metal text for kernels that write streams: a tile of a sublayer's output goes back, the next site's sums are made."""
 
 # A threadgroup has SIMDGROUPS simdgroups and `TILE` channels, from `first` on, of all tokens. To each simdgroup belong
 # the rows of fn from its own number on, SIMDGROUPS apart. They are read before there is anything to multiply them with,
