@@ -17,6 +17,7 @@ from ds4_mlx.kernels.dense_twins import Job, dense_twin, parts_of
 from ds4_mlx.kernels.kernel import Kernel, Launch
 from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.metal_on_cuda.signature import TemplateValue
+from ds4_mlx.kernels.vectors_text import LOAD_8
 
 MOST_TOKENS = 8
 _SIMDGROUPS = 8  # per threadgroup
@@ -77,7 +78,7 @@ METAL_FUNC void product_job(M matrix, X rows, uint n, uint count, uint lane, dev
   uint row0 = n * ROWS;
   if (GROUPS > 1) { rows.x += metal::min(row0, count - 1) / (count / GROUPS) * K; }
   float sums[ROWS * TOKENS];
-  products<K, ROWS, TOKENS>(matrix, rows, row0, count, lane, sums);
+  products_of<K, ROWS, TOKENS>(matrix, rows, row0, count, lane, sums);
   store<ROWS, TOKENS>(sums, row0, count, lane, y);
 }
 """
@@ -89,8 +90,8 @@ METAL_FUNC void swiglu_job(M gate, M up, float limit, X rows, uint n, uint count
   constexpr uint EACH = ROWS / 2;
   float sums[EACH * TOKENS];
   float ups[EACH * TOKENS];
-  products<K, EACH, TOKENS>(gate, rows, n * EACH, count, lane, sums);
-  products<K, EACH, TOKENS>(up, rows, n * EACH, count, lane, ups);
+  products_of<K, EACH, TOKENS>(gate, rows, n * EACH, count, lane, sums);
+  products_of<K, EACH, TOKENS>(up, rows, n * EACH, count, lane, ups);
   #pragma unroll
   for (uint i = 0; i < EACH * TOKENS; i++) {
     float g = metal::min(float(static_cast<Y>(sums[i])), limit);
@@ -123,7 +124,7 @@ def _text(jobs: tuple[Job, ...], normed: bool) -> KernelText:
         else:
             body += f"product_job<K, ROWS, TOKENS, GROUPS>({matrices}, {rest}); }}"
         begin = f"END{number}"
-    header = products_text([job.storage for job in jobs]) + (_NORMED if normed else "") + _JOBS
+    header = LOAD_8 + products_text([job.storage for job in jobs]) + (_NORMED if normed else "") + _JOBS
     header += _SWIGLU_JOB if any(job.result == "swiglu" for job in jobs) else ""
     name = "_".join(["dense", *(["normed"] if normed else []), *(f"{job.storage}{job.result[0]}" for job in jobs)])
     return KernelText(name, tuple(inputs), tuple(f"y{i}" for i in range(len(jobs))), body, header)

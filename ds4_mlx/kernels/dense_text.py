@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ds4_mlx.kernels.vectors_text import LOAD_8
 from ds4_mlx.quant.formats import FORMATS
 
 _STRUCTS = {"mxfp8": "MXFP8", "q8_0": "Q8", "BF16": "Plain<bfloat16_t>", "F16": "Plain<half>", "F32": "Plain<float>"}
@@ -84,7 +83,7 @@ METAL_FUNC void read_row(const thread Rows<T>& rows, uint token, uint n, thread 
 
 // sums[r * TOKENS + t]: row r times token t, the same in every lane
 template <uint K, uint ROWS, uint TOKENS, typename M, typename X>
-METAL_FUNC void products(M matrix, const thread X& rows, uint row0, uint count, uint lane, thread float* sums) {
+METAL_FUNC void products_of(M matrix, const thread X& rows, uint row0, uint count, uint lane, thread float* sums) {
   #pragma unroll
   for (uint i = 0; i < ROWS * TOKENS; i++) { sums[i] = 0.0f; }
   M row[ROWS];
@@ -116,10 +115,10 @@ METAL_FUNC void products(M matrix, const thread X& rows, uint row0, uint count, 
 
 
 def products_text(storages: Sequence[str]) -> str:
-    """`products` and what it needs for matrices in these storages."""
+    """`products_of` and what it needs for matrices in these storages, except for `LOAD_8`."""
     used = {_STRUCTS[storage].partition("<")[0] for storage in storages}
     texts = {"MXFP8": _MXFP8, "Q8": _Q8_0, "Plain": _PLAIN}
-    return LOAD_8 + "".join(text for name, text in texts.items() if name in used) + _PRODUCTS
+    return "".join(text for name, text in texts.items() if name in used) + _PRODUCTS
 
 
 def arrays_of(storage: str, matrix: str) -> list[str]:

@@ -11,6 +11,7 @@ from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.dense_rows import dense_kernel
 from ds4_mlx.kernels.dense_twins import Job
+from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
@@ -35,6 +36,7 @@ KERNELS: list[Kernel] = [
     enter_kernel(20),
     *(dense_return_kernel(storage) for storage in ("mxfp8", "q8_0")),
     LEAVE,
+    *(expert_return_kernel(name, "mxfp8") for name in FORMATS),
     pack_kv_kernel(NOPE),
     UNPACK_KV,
     PACK_INDEX,

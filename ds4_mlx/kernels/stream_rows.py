@@ -52,7 +52,7 @@ _DENSE_RETURN = """
     rows.x = u;
     rows.stride = K;
     float dots[ROWS * TOKENS];
-    products<K, ROWS, TOKENS>({matrix}, rows, tile * TILE + simdgroup * ROWS, D, lane, dots);
+    products_of<K, ROWS, TOKENS>({matrix}, rows, tile * TILE + simdgroup * ROWS, D, lane, dots);
     #pragma unroll
     for (uint i = 0; i < ROWS * TOKENS; i++) {{
       if (lane == i) {{ y[i % TOKENS * TILE + simdgroup * ROWS + i / TOKENS] = float(static_cast<T>(dots[i])); }}
@@ -195,10 +195,10 @@ def _template(h: mx.array, rows: int, simdgroups: int) -> list[tuple[str, Templa
     return [("T", h.dtype), ("M", rows), ("N", n), ("D", width), ("TILE", TILE), ("SIMDGROUPS", simdgroups)]
 
 
-def _sums_launch(h: mx.array, fn: mx.array) -> Launch:
-    tiles, threads = -(-h.shape[2] // TILE), 32 * _SIMDGROUPS
+def _sums_launch(h: mx.array, fn: mx.array, simdgroups: int = _SIMDGROUPS) -> Launch:
+    tiles, threads = -(-h.shape[2] // TILE), 32 * simdgroups
     return Launch(
-        [*_template(h, fn.shape[0], _SIMDGROUPS), ("TOKENS", h.shape[0])],
+        [*_template(h, fn.shape[0], simdgroups), ("TOKENS", h.shape[0])],
         (threads * tiles, 1, 1),
         (threads, 1, 1),
         [(h.shape[0], fn.shape[0] + 1, tiles)],
@@ -206,13 +206,15 @@ def _sums_launch(h: mx.array, fn: mx.array) -> Launch:
     )
 
 
-def _return_launch(u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array) -> Launch:
-    sums = _sums_launch(h, fn)
-    return sums._replace(
-        template=[*sums.template, ("K", u.shape[1]), ("ROWS", ROWS)],
-        output_shapes=[h.shape, *sums.output_shapes],
-        output_dtypes=[h.dtype, *sums.output_dtypes],
-    )
+def return_launch(h: mx.array, fn: mx.array, simdgroups: int) -> Launch:
+    """A threadgroup of as many simdgroups per tile; streams like h, and their sums for the site with fn."""
+    sums = _sums_launch(h, fn, simdgroups)
+    return sums._replace(output_shapes=[h.shape, *sums.output_shapes], output_dtypes=[h.dtype, *sums.output_dtypes])
+
+
+def _dense_return_launch(u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array) -> Launch:
+    launch = return_launch(h, fn, _SIMDGROUPS)
+    return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS)])
 
 
 def _enter_launch(iterations: int, h: mx.array, sums: mx.array, *rest: mx.array) -> Launch:
@@ -269,10 +271,10 @@ def dense_return_kernel(storage: str) -> Kernel:
     """
     inputs = ("u", "h", "mix", "fn", *arrays_of(storage, "w"))
     body = _DENSE_RETURN.format(matrix=matrix_text(storage, "w"))
-    header = products_text([storage]) + STREAM_TEXT
+    header = LOAD_8 + products_text([storage]) + STREAM_TEXT
     return Kernel(
         KernelText(f"return_{storage}", inputs, ("streams", "sums"), body, header),
         partial(dense_return_twin, storage),
-        _return_launch,
+        _dense_return_launch,
         partial(samples.dense_return_samples, storage),
     )
