@@ -1,9 +1,9 @@
 """The end of a feed-forward sublayer for few tokens: the down products of routed experts and of the shared one, summed
 and written back into the streams, in one launch.
 
-A threadgroup has a tile of channels. Two simdgroups share the rows of a matrix that are theirs: one takes every second
-(token, slot) pair, the other the rest; the shared expert counts as the pair after the last. `expert_rows` tells how an
-expert of several tokens is read once.
+A threadgroup has a tile of channels, a simdgroup some rows of every matrix: it takes one (token, slot) pair after the
+other, then the shared expert. `expert_rows` tells how an expert that several tokens chose is read once. Codes are not
+kept from one run to the next: with 96 registers a thread, as many simdgroups fit on a core as there are.
 """
 
 from __future__ import annotations
@@ -27,13 +27,10 @@ from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.runs import run_text
 from ds4_mlx.kernels.stream_rows import return_launch
 from ds4_mlx.kernels.stream_text import STREAM_TEXT
-from ds4_mlx.kernels.stream_twins import TILE, returned
-
-_SHARES = 2  # simdgroups for a row
+from ds4_mlx.kernels.stream_twins import returned
 
 _BODY = """
     constexpr uint RUNS = K / 32;
-    constexpr uint EACH = (RUNS + 31) / 32;
     {table}
     threadgroup float products[TILE * (PAIRS + TOKENS)];  // by tokens: those of the slots, that of the shared expert
     threadgroup float y[TOKENS * TILE];
@@ -41,26 +38,17 @@ _BODY = """
     uint lane = thread_index_in_simdgroup;
     uint simdgroup = simdgroup_index_in_threadgroup;
     uint tile = threadgroup_position_in_grid.x;
-    uint row = simdgroup / SHARES * ROWS;  // of the tile
+    uint row = simdgroup * ROWS;  // of the tile
     uint row0 = tile * TILE + row;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
-    for (uint pair = simdgroup % SHARES; pair < PAIRS; pair += SHARES) {{
+    for (uint pair = 0; pair < PAIRS; pair++) {{
       uint expert = experts[pair];
       uint earlier = 0;
       if (SHARED > 1) {{
         for (uint q = 0; q < pair; q++) {{ earlier += experts[q] == expert ? 1 : 0; }}
       }}
       if (earlier % SHARED == 0) {{
-        Run codes[ROWS][EACH];
-        #pragma unroll
-        for (uint r = 0; r < ROWS; r++) {{
-          size_t first = (size_t(expert) * D + metal::min(row0 + r, uint(D - 1))) * RUNS;
-          #pragma unroll
-          for (uint i = 0; i < EACH; i++) {{
-            codes[r][i] = load_run({w2}, first + metal::min(lane + 32 * i, RUNS - 1));
-          }}
-        }}
         uint served = 0;
         for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
           if (experts[q] != expert) {{ continue; }}
@@ -68,18 +56,20 @@ _BODY = """
           float dots[ROWS];
           #pragma unroll
           for (uint r = 0; r < ROWS; r++) {{ dots[r] = 0.0f; }}
-          #pragma unroll
-          for (uint i = 0; i < EACH; i++) {{
-            uint run = lane + 32 * i;
-            if (run < RUNS) {{
-              float values[32];
-              float2 sums_of = load_32(inner + size_t(q) * K + 32 * run, values);
-              #pragma unroll
-              for (uint r = 0; r < ROWS; r++) {{
-                float raw[32];
-                raw_run(codes[r][i], table, raw);
-                dots[r] += finish_run(codes[r][i], dot_32(raw, values), sums_of);
-              }}
+          #pragma unroll 1
+          for (uint run = lane; run < RUNS; run += 32) {{
+            Run codes[ROWS];
+            #pragma unroll
+            for (uint r = 0; r < ROWS; r++) {{
+              codes[r] = load_run({w2}, (size_t(expert) * D + metal::min(row0 + r, uint(D - 1))) * RUNS + run);
+            }}
+            float values[32];
+            float2 sums_of = load_32(inner + size_t(q) * K + 32 * run, values);
+            #pragma unroll
+            for (uint r = 0; r < ROWS; r++) {{
+              float raw[32];
+              raw_run(codes[r], table, raw);
+              dots[r] += finish_run(codes[r], dot_32(raw, values), sums_of);
             }}
           }}
           #pragma unroll
@@ -91,20 +81,18 @@ _BODY = """
         }}
       }}
     }}
-    if (simdgroup % SHARES == PAIRS % SHARES) {{
-      Rows<T> rows;
-      rows.x = common;
-      rows.stride = KS;
-      float dots[ROWS * TOKENS];
-      products_of<KS, ROWS, TOKENS>({shared}, rows, row0, D, lane, dots);
-      #pragma unroll
-      for (uint i = 0; i < ROWS * TOKENS; i++) {{
-        uint place = (i % TOKENS + 1) * (SLOTS + 1) - 1;
-        if (lane == i) {{ products[place * TILE + row + i / TOKENS] = float(static_cast<T>(dots[i])); }}
-      }}
+    Rows<T> rows;
+    rows.x = common;
+    rows.stride = KS;
+    float shared[ROWS * TOKENS];
+    products_of<KS, ROWS, TOKENS>({shared}, rows, row0, D, lane, shared);
+    #pragma unroll
+    for (uint i = 0; i < ROWS * TOKENS; i++) {{
+      uint place = (i % TOKENS + 1) * (SLOTS + 1) - 1;
+      if (lane == i) {{ products[place * TILE + row + i / TOKENS] = float(static_cast<T>(shared[i])); }}
     }}
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    // Slots in their order, whichever simdgroup made them, and the shared expert last.
+    // Slots in their order whatever expert came first, and the shared expert last.
     for (uint i = thread_index_in_threadgroup; i < TOKENS * TILE; i += 32 * SIMDGROUPS) {{
       float sum = 0.0f;
       for (uint s = 0; s < SLOTS + 1; s++) {{ sum += products[(i / TILE * (SLOTS + 1) + s) * TILE + i % TILE]; }}
@@ -128,13 +116,12 @@ def _launch(
     fn: mx.array,
     *arrays: mx.array,
 ) -> Launch:
-    launch = return_launch(h, fn, TILE // ROWS * _SHARES)
+    launch = return_launch(h, fn)
     template = [
         *launch.template,
         ("K", inner.shape[1]),
         ("KS", common.shape[1]),
         ("ROWS", ROWS),
-        ("SHARES", _SHARES),
         ("SLOTS", experts.shape[1]),
         ("PAIRS", experts.size),
         ("SHARED", min(experts.shape[0], MOST_TOKENS)),

@@ -195,10 +195,10 @@ def _template(h: mx.array, rows: int, simdgroups: int) -> list[tuple[str, Templa
     return [("T", h.dtype), ("M", rows), ("N", n), ("D", width), ("TILE", TILE), ("SIMDGROUPS", simdgroups)]
 
 
-def _sums_launch(h: mx.array, fn: mx.array, simdgroups: int = _SIMDGROUPS) -> Launch:
-    tiles, threads = -(-h.shape[2] // TILE), 32 * simdgroups
+def _sums_launch(h: mx.array, fn: mx.array) -> Launch:
+    tiles, threads = -(-h.shape[2] // TILE), 32 * _SIMDGROUPS
     return Launch(
-        [*_template(h, fn.shape[0], simdgroups), ("TOKENS", h.shape[0])],
+        [*_template(h, fn.shape[0], _SIMDGROUPS), ("TOKENS", h.shape[0])],
         (threads * tiles, 1, 1),
         (threads, 1, 1),
         [(h.shape[0], fn.shape[0] + 1, tiles)],
@@ -206,14 +206,14 @@ def _sums_launch(h: mx.array, fn: mx.array, simdgroups: int = _SIMDGROUPS) -> La
     )
 
 
-def return_launch(h: mx.array, fn: mx.array, simdgroups: int) -> Launch:
-    """A threadgroup of as many simdgroups per tile; streams like h, and their sums for the site with fn."""
-    sums = _sums_launch(h, fn, simdgroups)
+def return_launch(h: mx.array, fn: mx.array) -> Launch:
+    """A threadgroup per tile, `ROWS` of its channels a simdgroup; streams like h, their sums for the site with fn."""
+    sums = _sums_launch(h, fn)
     return sums._replace(output_shapes=[h.shape, *sums.output_shapes], output_dtypes=[h.dtype, *sums.output_dtypes])
 
 
 def _dense_return_launch(u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array) -> Launch:
-    launch = return_launch(h, fn, _SIMDGROUPS)
+    launch = return_launch(h, fn)
     return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS)])
 
 
