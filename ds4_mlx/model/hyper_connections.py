@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, enter_kernel
 from ds4_mlx.kernels.stream_twins import Mix, collapse, split_mixes, write_back
+from ds4_mlx.model.linear import RMSNorm
 
 
 class HyperConnectionWeights(NamedTuple):
@@ -75,3 +78,37 @@ def hc_head(h: mx.array, weights: HyperConnectionWeights, config: ModelConfig) -
     """The last collapse [T, N, D] -> [T, D] before the final norm: sigmoid gates, no Sinkhorn. fn is [N, N * D]."""
     mixes = normalised_product(h, weights.fn, config.rms_norm_eps)
     return collapse(h, mx.sigmoid(mixes * weights.scale + weights.base) + config.hc_eps)
+
+
+class Streams(NamedTuple):
+    """Streams h [T, N, D] between two sublayers of few tokens, and what the next site sums of them (`stream_twins`)."""
+
+    h: mx.array
+    sums: mx.array
+
+
+def streams_for(h: mx.array, weights: HyperConnectionWeights) -> Streams:
+    """Streams [T, N, D] as a site takes them, where no sublayer of few tokens made them."""
+    return Streams(h, *SITE_SUMS(h, weights.fn))
+
+
+def enter(
+    streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, config: ModelConfig
+) -> tuple[mx.array, mx.array]:
+    """`hc_pre` and the norm after it in one launch: a sublayer's input [T, D], and gates that only kernels read."""
+    site = weights.base, weights.scale, norm.weight, norm.eps, constant(config.hc_eps)
+    x, mix = enter_kernel(config.hc_sinkhorn_iters)(*streams, *site)
+    return x, mix
+
+
+def leave(streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, config: ModelConfig) -> mx.array:
+    """`hc_head` and the norm after it in one launch: the output matrix's input [T, D]."""
+    site = weights.base, weights.scale, norm.weight, norm.eps, constant(config.hc_eps)
+    (x,) = LEAVE(*streams, *site)
+    return x
+
+
+@cache
+def constant(value: float) -> mx.array:
+    """float32 [], made once."""
+    return mx.array(value)
