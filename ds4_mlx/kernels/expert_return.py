@@ -1,9 +1,9 @@
 """The end of a feed-forward sublayer for few tokens: the down products of routed experts and of the shared one, summed
 and written back into the streams, in one launch.
 
-A threadgroup has a tile of channels, a simdgroup some rows of every matrix: it takes one (token, slot) pair after the
-other, then the shared expert. `expert_rows` tells how an expert that several tokens chose is read once. Codes are not
-kept from one run to the next: with 96 registers a thread, as many simdgroups fit on a core as there are.
+A threadgroup has a tile of channels. Two simdgroups share `_ROWS` rows of the routed experts' matrices: one takes every
+second (token, slot) pair, the other the rest. Of the shared expert's matrix each has half as many rows for itself.
+`expert_rows` tells how an expert that several tokens chose is read once.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from ds4_mlx.kernels.stream_rows import return_launch
 from ds4_mlx.kernels.stream_text import STREAM_TEXT
 from ds4_mlx.kernels.stream_twins import returned
 
+_ROWS = 4  # of routed experts, per pair of simdgroups
+
 _BODY = """
     constexpr uint RUNS = K / 32;
     {table}
@@ -38,11 +40,11 @@ _BODY = """
     uint lane = thread_index_in_simdgroup;
     uint simdgroup = simdgroup_index_in_threadgroup;
     uint tile = threadgroup_position_in_grid.x;
-    uint row = simdgroup * ROWS;  // of the tile
+    uint row = simdgroup / 2 * EXPERT_ROWS;  // of the tile
     uint row0 = tile * TILE + row;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
-    for (uint pair = 0; pair < PAIRS; pair++) {{
+    for (uint pair = simdgroup % 2; pair < PAIRS; pair += 2) {{
       uint expert = experts[pair];
       uint earlier = 0;
       if (SHARED > 1) {{
@@ -53,28 +55,21 @@ _BODY = """
         for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
           if (experts[q] != expert) {{ continue; }}
           served += 1;
-          float dots[ROWS];
+          float totals[EXPERT_ROWS];
           #pragma unroll
-          for (uint r = 0; r < ROWS; r++) {{ dots[r] = 0.0f; }}
-          #pragma unroll 1
+          for (uint r = 0; r < EXPERT_ROWS; r++) {{ totals[r] = 0.0f; }}
+          #pragma unroll 2
           for (uint run = lane; run < RUNS; run += 32) {{
-            Run codes[ROWS];
+            Run codes[EXPERT_ROWS];
             #pragma unroll
-            for (uint r = 0; r < ROWS; r++) {{
+            for (uint r = 0; r < EXPERT_ROWS; r++) {{
               codes[r] = load_run({w2}, (size_t(expert) * D + metal::min(row0 + r, uint(D - 1))) * RUNS + run);
             }}
-            float values[32];
-            float2 sums_of = load_32(inner + size_t(q) * K + 32 * run, values);
-            #pragma unroll
-            for (uint r = 0; r < ROWS; r++) {{
-              float raw[32];
-              raw_run(codes[r], table, raw);
-              dots[r] += finish_run(codes[r], dot_32(raw, values), sums_of);
-            }}
+            add_run<T, EXPERT_ROWS>(codes, table, inner + size_t(q) * K + 32 * run, totals);
           }}
           #pragma unroll
-          for (uint r = 0; r < ROWS; r++) {{
-            float dot = metal::simd_sum(dots[r]);
+          for (uint r = 0; r < EXPERT_ROWS; r++) {{
+            float dot = metal::simd_sum(totals[r]);
             uint place = q / SLOTS * (SLOTS + 1) + q % SLOTS;
             if (lane == r) {{ products[place * TILE + row + r] = float(static_cast<T>(dot)); }}
           }}
@@ -85,7 +80,8 @@ _BODY = """
     rows.x = common;
     rows.stride = KS;
     float shared[ROWS * TOKENS];
-    products_of<KS, ROWS, TOKENS>({shared}, rows, row0, D, lane, shared);
+    row = simdgroup * ROWS;
+    products_of<KS, ROWS, TOKENS>({shared}, rows, tile * TILE + row, D, lane, shared);
     #pragma unroll
     for (uint i = 0; i < ROWS * TOKENS; i++) {{
       uint place = (i % TOKENS + 1) * (SLOTS + 1) - 1;
@@ -122,6 +118,7 @@ def _launch(
         ("K", inner.shape[1]),
         ("KS", common.shape[1]),
         ("ROWS", ROWS),
+        ("EXPERT_ROWS", _ROWS),
         ("SLOTS", experts.shape[1]),
         ("PAIRS", experts.size),
         ("SHARED", min(experts.shape[0], MOST_TOKENS)),
