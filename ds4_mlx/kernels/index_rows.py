@@ -7,7 +7,8 @@ keys are FP4 numbers times powers of two, so halves hold them exactly from 2^-23
 `best_entries_kernel`: the numbers of the largest scores, ascending; among equal ones the earlier. A threadgroup holds
 its entries in registers and finds the threshold bit by bit, from the highest down: a bit is set if that leaves enough
 entries. It ends as soon as the count is right. Nothing is sorted. Up to 16,384 entries (64 k tokens) one threadgroup
-does it; more are first reduced to the best of every 4,096, which cannot lose one of the best.
+does it, for what 512 threads hold in registers ends there; more are first reduced to the best of every 4,096, which
+cannot lose one of the best.
 
 The number of pages sets all shapes, so they change as often as the page table is lengthened.
 """
@@ -271,15 +272,17 @@ def best_entries(scores: mx.array, queries: mx.array, topk: int) -> mx.array:
     """scores float32 [T, N], queries uint32 [T, 4] -> the numbers of the best entries uint32 [T, topk], ascending;
     `NO_ENTRY` behind them where a query sees fewer.
     """
-    count = scores.shape[1]
-    chunk = _rounded(count) if count <= _AT_ONCE else _CHUNK
-    best, best_scores = best_entries_kernel(topk, chunk, given=False)(scores, queries)
-    if best.shape[1] > 1:
+    best, best_scores = best_entries_kernel(topk, _chunk(scores.shape[1], topk), given=False)(scores, queries)
+    while best.shape[1] > 1:
         numbers, scores = best.flatten(1), best_scores.flatten(1)
-        best, _ = best_entries_kernel(topk, _rounded(numbers.shape[1]), given=True)(scores, queries, numbers)
+        kernel = best_entries_kernel(topk, _chunk(numbers.shape[1], topk), given=True)
+        best, best_scores = kernel(scores, queries, numbers)
     return best.squeeze(1)
 
 
-def _rounded(count: int) -> int:
-    """The chunk for all of `count` entries: a power of two, so that there are few of them."""
-    return max(_THREADS, 1 << (count - 1).bit_length())
+def _chunk(count: int, topk: int) -> int:
+    """How many of `count` entries a threadgroup reduces: a power of two, so that there are few kinds. If not all, then
+    at least twice `topk`, so that every round halves them.
+    """
+    wanted = count if count <= _AT_ONCE else max(_CHUNK, 2 * topk)
+    return max(_THREADS, 1 << (wanted - 1).bit_length())

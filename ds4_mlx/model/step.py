@@ -32,7 +32,7 @@ def is_step(batch: Batch, config: ModelConfig) -> bool:
     """Whether the kernels of attention take this call: few tokens, packed rows, a GPU. Rows of odd widths, which no
     released model has, stay with the plain operations.
     """
-    packed = batch.pool.kv.name == "fp8" and config.head_dim % 64 == 0 and config.head_dim <= 1024
+    packed = batch.pool.kv.name == "fp8" and config.head_dim % 64 == 0 and config.head_dim <= 512
     return runs_kernels() and packed and len(batch.positions) <= MOST_TOKENS
 
 

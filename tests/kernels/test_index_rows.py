@@ -111,12 +111,12 @@ def test_every_barrier_is_needed(kernel: Kernel, inputs: list[mx.array]) -> None
             emulated(mutant, inputs)
 
 
-@pytest.mark.parametrize("count", [100, 16_384, 40_000])
-def test_however_many_entries_the_choice_is_exact(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("count", "topk"), [(100, 50), (16_384, 50), (40_000, 50), (20_000, 4_000), (140_000, 512)])
+def test_however_many_entries_the_choice_is_exact(count: int, topk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Kernel, "__call__", lambda kernel, *inputs: emulated(kernel, list(inputs), mode="fast"))
     scores, queries = best_entries_inputs(1, count, given=False)
-    found = np.array(best_entries(scores, queries, 50))
-    assert np.array_equal(found, np.array(choose_entries(scores, mx.ones(scores.shape, dtype=mx.bool_), 50)))
+    found = np.array(best_entries(scores, queries, topk))
+    assert np.array_equal(found, np.array(choose_entries(scores, mx.ones(scores.shape, dtype=mx.bool_), topk)))
 
 
 def test_fewer_entries_than_wanted_end_with_none() -> None:

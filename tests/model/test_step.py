@@ -126,6 +126,20 @@ def test_tokens_taken_back(model_in: ModelIn, tokens: list[int]) -> None:
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+def test_the_mtp_block_steps_too(model_in: ModelIn, tokens: list[int]) -> None:
+    model = model_in("fp32_kvq")
+    rng = np.random.default_rng(0)
+    shape = 4, model.config.hc_mult, model.config.hidden_size
+    h = mx.array(rng.standard_normal(shape).astype(np.float32))
+    found = []
+    for how in (nullcontext, by_kernels):
+        state = model.new_mtp_state()
+        with how():
+            model.mtp_logits(h, tokens[:4], state=state)
+            found.append(np.array(model.mtp_logits(h, tokens[4:8], state=state)))
+    assert np.abs(found[0] - found[1]).max() <= 1e-4
+
+
 def test_many_tokens_and_plain_rows_do_not_step(model_in: ModelIn, tokens: list[int]) -> None:
     def fail(*_: object) -> None:
         raise AssertionError
