@@ -97,10 +97,12 @@ def dispatches(outputs: list[mx.array]) -> Counter[str]:
 
 
 def count(
-    network: Transformer, sessions: int, tokens: int, context: int, *, only_experts: bool
+    network: Transformer, pool: PagePool, sessions: int, tokens: int, context: int, *, only_experts: bool
 ) -> tuple[Counter[str], Counter[str]]:
-    """Operations of a call with as many `tokens` of each of so many sessions, which have `context` ones; kernels."""
-    pool = PagePool.for_model(config())
+    """Operations of a call with as many `tokens` of each of so many sessions, which have `context` ones; kernels.
+
+    The sessions' pages are in `pool`.
+    """
     states = [SequenceState(pool) for _ in range(sessions)]
 
     def forward(n: int) -> list[mx.array]:
@@ -132,19 +134,21 @@ def main() -> None:
         total = 0.0
         print("experts' kernels only" if only_experts else "all kernels")
         for context, share in CONTEXTS.items():
-            found, launched = count(network, options.sessions, options.tokens, context, only_experts=only_experts)
+            found, launched = count(
+                network,
+                PagePool.for_model(config()),
+                options.sessions,
+                options.tokens,
+                context,
+                only_experts=only_experts,
+            )
             number = found.total()
             total += share * number
             rest = ", ".join(f"{name} {n}" for name, n in found.most_common() if name != "kernel")
             print(f"  after {context} tokens: {number}, of them kernels {found['kernel']}; {rest}")
             if options.by_kernel:
                 print("    " + ", ".join(f"{name} {n}" for name, n in launched.most_common()))
-        print(f"  on average {total:.0f} a call, {total / network_layers(network):.1f} a layer")
-
-
-def network_layers(network: Transformer) -> int:
-    """How many there are."""
-    return len(network.layers)
+        print(f"  on average {total:.0f} a call, {total / len(network.layers):.1f} a layer")
 
 
 if __name__ == "__main__":
