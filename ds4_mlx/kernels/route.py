@@ -6,7 +6,7 @@ no rounds, and ties fall to the lower number as in the twin's stable sort.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import mlx.core as mx
 import numpy as np
@@ -117,6 +117,7 @@ def hashed_inputs(tokens: int, experts: int, slots: int) -> list[mx.array]:
     return [3 * random_floats(rng, tokens, experts), mx.array(table), mx.array(ids), mx.array(1.5)]
 
 
+@cache
 def scored_kernel(slots: int) -> Kernel:
     """(logits float32 [T, E], bias float32 [E], scaling float32 []) -> experts uint32, weights float32 [T, slots]."""
     return Kernel(
