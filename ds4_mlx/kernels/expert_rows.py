@@ -2,10 +2,9 @@
 
 Two kernels. `gate_up` makes the SwiGLU rows of all (token, slot) pairs, `down` multiplies them with the down matrices
 and sums over a token's slots. Memory speed is the limit, so an expert that several tokens chose is read once: of the
-pairs that name it, the first leads and serves the others. `gate_up` keeps no codes from one run to the next (for
-further tokens the caches have them), so that many simdgroups fit on a core and hide what memory takes. `down` has
-fewer runs a row and holds the codes of its rows in registers for one token after another. Loops over
-what is in registers must be unrolled: registers have no index.
+pairs that name it, the first leads and serves the others, for which the caches have the codes. No codes are kept from
+one run to the next and few numbers are decoded at a time: what counts is that many simdgroups fit on a core, for they
+hide what memory takes. Loops over what is in registers must be unrolled: registers have no index.
 """
 
 from __future__ import annotations
@@ -29,10 +28,11 @@ _GATE_UP_ROWS = 2
 _DOWN_ROWS = 4
 _SIMDGROUPS = 8  # per threadgroup
 
-# totals[r] += run codes[r] times the 32 numbers at `from`. Part by part, so that few numbers are in registers at a time.
+# totals[r] += run codes[r] times the 32 numbers at `from`, part by part: few numbers are in registers at a time.
 _HEADER = """
 template <typename T, int COUNT>
-METAL_FUNC void add_run(const thread Run* codes, const threadgroup uint* table, const device T* from, thread float* totals) {
+METAL_FUNC void add_run(
+    const thread Run* codes, const threadgroup uint* table, const device T* from, thread float* totals) {
   float2 sums = float2(0.0f);
   float2 dots[COUNT];
   #pragma unroll
@@ -174,7 +174,7 @@ def _text(
         tuple(names),
         (output,),
         source,
-        VECTORS + runs.header + runs.rows + _HEADER.replace("PART", str(runs.part)),
+        VECTORS + runs.header + runs.rows + _HEADER,
     )
 
 

@@ -1,9 +1,10 @@
 """Routed experts for many tokens: matrix products over tiles, the tokens of an expert together.
 
-The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 32 pairs of one expert with some
-rows of its matrix: 32 columns of the weights are decoded into threadgroup memory, then simdgroup matrices take over.
-There are as many threadgroups as tiles can be at most, R / 32 + E of them per stripe of rows, however unevenly the
-pairs fall.
+The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 64 pairs of one expert with some
+rows of its matrix: 64 columns of both are put into threadgroup memory, the weights decoded, then simdgroup matrices
+take over, by blocks that are one instruction on tensor cores (`tensor_text.py`). Codes of the next columns are read
+while these are multiplied. There are as many threadgroups as tiles can be at most, R / 64 + E of them per stripe of
+rows, however unevenly the pairs fall.
 
 Tiles are float for float activations. For half and bfloat16 both operands are halves: 11 bits hold all that a
 bfloat16 activation has, which after a norm or the clamped SwiGLU is far from a half's limits, and they round a weight
@@ -29,11 +30,10 @@ from ds4_mlx.kernels.tensor_text import TENSORS
 from ds4_mlx.kernels.vectors_text import VECTORS
 
 _SIMDGROUPS = 4
-_COLUMNS = 64  # of a tile of halves
-_SPLIT = 1  # simdgroups that share their rows and divide the pairs
 _STRIPE = 128  # matrix rows of a tile, all matrices together
 
-
+# A tile of weights or activations is a multiple of what all threads put there at once: 32 weights of a row or 16
+# activations each. Halves are put in the order of `pairs_run`: neighbours are APART weights from one another.
 _RAW_RUN = """
 METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
   #pragma unroll
@@ -63,7 +63,6 @@ METAL_FUNC void put_16(threadgroup float* p, const thread float* v) {
   store_8(p + 8, v + 8);
 }
 
-// In the order of `pairs_run`.
 METAL_FUNC void put_16(threadgroup half* p, const thread float* v) {
   uint words[8];
   #pragma unroll
@@ -81,10 +80,9 @@ _BODY = """
     constexpr uint STRIDE = COLUMNS + 16 / sizeof(H);  // a gap, so that rows fall into different banks
     constexpr uint EACH = COLUMNS / 32;  // runs of a row at once
     constexpr uint THREADS = 32 * SIMDGROUPS;
-    constexpr uint CODES = (MATRICES * BN * EACH + THREADS - 1) / THREADS;
-    constexpr uint CHUNKS = (PAIRS * COLUMNS / 16 + THREADS - 1) / THREADS;
-    constexpr uint BLOCKS = BN / 16 / (SIMDGROUPS / SPLIT);  // of 16 rows, per simdgroup and matrix
-    constexpr uint MINE = PAIRS / 8 / SPLIT;  // blocks of 8 pairs, per simdgroup
+    constexpr uint CODES = MATRICES * BN * EACH / THREADS;  // runs, per thread
+    constexpr uint CHUNKS = PAIRS * COLUMNS / 16 / THREADS;  // of 16 activations, per thread
+    constexpr uint BLOCKS = BN / 16 / SIMDGROUPS;  // of 16 rows, per simdgroup and matrix
     constexpr uint SHOWN = 32;  // pairs of results at once
     constexpr float DOWN = sizeof(H) == 2 ? 1.0f / 1024.0f : 1.0f;
     {table}
@@ -94,8 +92,7 @@ _BODY = """
     threadgroup H* ws = (threadgroup H*)pool;
     threadgroup H* xs = ws + MATRICES * BN * STRIDE;
     uint thread_number = thread_index_in_threadgroup;
-    uint across = simdgroup_index_in_threadgroup % SPLIT;
-    uint along = simdgroup_index_in_threadgroup / SPLIT;
+    uint simdgroup = simdgroup_index_in_threadgroup;
     uint tile = threadgroup_position_in_grid.y;
     uint row0 = threadgroup_position_in_grid.x * BN;
     if (tile < tiles[E]) {{
@@ -106,13 +103,13 @@ _BODY = """
       uint first = starts[expert] + (tile - tiles[expert]) * PAIRS;
       uint count = metal::min(uint(PAIRS), starts[expert + 1] - first);
       uint filled = (count + 7) / 8;  // blocks of pairs that there is something to multiply with
-      simdgroup_matrix<float, 8, 8> sums[MATRICES][BLOCKS][MINE][2];
+      simdgroup_matrix<float, 8, 8> sums[MATRICES][BLOCKS][PAIRS / 8][2];
       #pragma unroll
       for (uint m = 0; m < MATRICES; m++) {{
         #pragma unroll
         for (uint b = 0; b < BLOCKS; b++) {{
           #pragma unroll
-          for (uint p = 0; p < MINE; p++) {{
+          for (uint p = 0; p < PAIRS / 8; p++) {{
             sums[m][b][p][0] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
             sums[m][b][p][1] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
           }}
@@ -126,13 +123,7 @@ _BODY = """
         from[c] = size_t({row}) * K + i % (COLUMNS / 16) * 16;
       }}
       Run codes[CODES];
-      #pragma unroll
-      for (uint c = 0; c < CODES; c++) {{
-        uint i = c * THREADS + thread_number;
-        uint r = i / EACH;
-        size_t number = (size_t(expert) * N + metal::min(row0 + r % BN, uint(N - 1))) * RUNS + i % EACH;
-        codes[c] = {load};
-      }}
+      {read_first}
       for (uint k0 = 0; k0 < K; k0 += COLUMNS) {{
         float values[CHUNKS][16];
         #pragma unroll
@@ -151,13 +142,7 @@ _BODY = """
           put_16(xs + i / (COLUMNS / 16) * STRIDE + i % (COLUMNS / 16) * 16, values[c]);
         }}
         if (k0 + COLUMNS < K) {{
-          #pragma unroll
-          for (uint c = 0; c < CODES; c++) {{
-            uint i = c * THREADS + thread_number;
-            uint r = i / EACH;
-            size_t number = (size_t(expert) * N + metal::min(row0 + r % BN, uint(N - 1))) * RUNS + k0 / 32 + EACH + i % EACH;
-            codes[c] = {load};
-          }}
+          {read_next}
         }}
         threadgroup_barrier(mem_flags::mem_threadgroup);
         #pragma unroll
@@ -167,14 +152,14 @@ _BODY = """
           for (uint m = 0; m < MATRICES; m++) {{
             #pragma unroll
             for (uint b = 0; b < BLOCKS; b++) {{
-              load_left(left[m][b], ws + (m * BN + 16 * (along * BLOCKS + b)) * STRIDE + k, STRIDE);
+              load_left(left[m][b], ws + (m * BN + 16 * (simdgroup * BLOCKS + b)) * STRIDE + k, STRIDE);
             }}
           }}
           #pragma unroll
-          for (uint p = 0; p < MINE; p++) {{
-            if (p * SPLIT + across < filled) {{
+          for (uint p = 0; p < PAIRS / 8; p++) {{
+            if (p < filled) {{
               Right32<H> right;
-              load_right(right, xs + 8 * (p * SPLIT + across) * STRIDE + k, STRIDE);
+              load_right(right, xs + 8 * p * STRIDE + k, STRIDE);
               #pragma unroll
               for (uint m = 0; m < MATRICES; m++) {{
                 #pragma unroll
@@ -190,15 +175,15 @@ _BODY = """
       #pragma unroll
       for (uint shown = 0; shown < PAIRS; shown += SHOWN) {{
         #pragma unroll
-        for (uint p = 0; p < MINE; p++) {{
-          uint at = 8 * (p * SPLIT + across);
+        for (uint p = 0; p < PAIRS / 8; p++) {{
+          uint at = 8 * p;
           if (at >= shown && at < shown + SHOWN) {{
             #pragma unroll
             for (uint b = 0; b < BLOCKS; b++) {{
               #pragma unroll
               for (uint h = 0; h < 2; h++) {{
                 {combine}
-                threadgroup float* to = pool + (16 * (along * BLOCKS + b) + 8 * h) * (SHOWN + 1) + at - shown;
+                threadgroup float* to = pool + (16 * (simdgroup * BLOCKS + b) + 8 * h) * (SHOWN + 1) + at - shown;
                 simdgroup_store(sums[0][b][p][h], to, SHOWN + 1);
               }}
             }}
@@ -219,24 +204,35 @@ _BODY = """
     }}
 """
 
+# Codes of the columns from 32 * RUN on.
+_READ = """#pragma unroll
+      for (uint c = 0; c < CODES; c++) {
+        uint i = c * THREADS + thread_number;
+        uint r = i / EACH;
+        size_t number = (size_t(expert) * N + metal::min(row0 + r % BN, uint(N - 1))) * RUNS + RUN + i % EACH;
+        codes[c] = LOAD;
+      }"""
+
 # As the reference: both products rounded, the rest in float.
 _COMBINE = """for (uint i = 0; i < 2; i++) {
-                  float g = metal::min(float(static_cast<T>(sums[0][b][p][h].thread_elements()[i] * DOWN)), limit);
-                  float u = metal::clamp(float(static_cast<T>(sums[1][b][p][h].thread_elements()[i] * DOWN)), -limit, limit);
+                  float g = sums[0][b][p][h].thread_elements()[i] * DOWN;
+                  g = metal::min(float(static_cast<T>(g)), limit);
+                  float u = sums[1][b][p][h].thread_elements()[i] * DOWN;
+                  u = metal::clamp(float(static_cast<T>(u)), -limit, limit);
                   sums[0][b][p][h].thread_elements()[i] = g / (1.0f + metal::exp(-g)) * u;
                 }"""
 
 
-def _text(name: str, runs: RunText, inputs: Sequence[str], output: str, **pieces: str) -> KernelText:
-    source = _BODY.format(table=runs.table_text, **pieces)
+def _text(name: str, runs: RunText, inputs: Sequence[str], output: str, load: str, **pieces: str) -> KernelText:
+    read = _READ.replace("LOAD", load)
+    first, following = read.replace("RUN +", ""), read.replace("RUN +", "k0 / 32 + EACH +")
+    source = _BODY.format(table=runs.table_text, read_first=first, read_next=following, **pieces)
     return KernelText(
         f"{name}_{runs.format}",
         (*inputs, *(["lookup"] if runs.table else [])),
         (output,),
         source,
-        "".join((VECTORS, TENSORS, runs.header, _RAW_RUN, runs.tiles, _HEADER))
-        .replace(" PART", f" {runs.part}")
-        .replace("APART", str(runs.apart)),
+        VECTORS + TENSORS + runs.header + _RAW_RUN + runs.tiles + _HEADER,
     )
 
 
@@ -244,7 +240,7 @@ def _launch(x: mx.array, order: mx.array, matrix: mx.array, *, slots: int, matri
     experts, rows = matrix.shape[:2]
     half = x.dtype != mx.float32
     stripe, pairs = _STRIPE // matrices, order.size
-    columns = _COLUMNS if half else 32
+    columns = 64 if half and x.shape[-1] % 64 == 0 else 32
     floats = (_STRIPE + PAIRS) * ((columns + 8) // 2 if half else columns + 4)
     words = -(-max(floats, stripe * 33) // 4) * 4
     most_tiles = pairs // PAIRS + min(experts, pairs)
@@ -260,7 +256,6 @@ def _launch(x: mx.array, order: mx.array, matrix: mx.array, *, slots: int, matri
         ("MATRICES", matrices),
         ("BN", stripe),
         ("COLUMNS", columns),
-        ("SPLIT", _SPLIT),
         ("SIMDGROUPS", _SIMDGROUPS),
         ("POOL", words),
         *([("TABLE", table)] if table else []),

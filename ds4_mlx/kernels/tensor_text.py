@@ -1,7 +1,10 @@
 """Metal text for products of larger blocks than 8 x 8, which NVIDIA's tensor cores multiply in one instruction.
 
-Where the text runs on NVIDIA, `TENSOR_CORES` is defined and `metal_on_cuda/headers/cuda/tensor.h` has the same functions.
+Where the text runs on NVIDIA, `TENSOR_CORES` is defined and `metal_on_cuda/headers/cuda/tensor.h` brings the same
+functions, for halves in instructions of their own.
 """
+
+from __future__ import annotations
 
 TENSORS = """
 #ifndef TENSOR_CORES

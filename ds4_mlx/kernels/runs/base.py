@@ -14,8 +14,8 @@ from ds4_mlx.quant.formats import get_format
 class RunText:
     """Metal text for a format.
 
-    `header` reads and decodes runs, `rows` finishes a dot product with one, `tiles` makes weights of one. `part` is how
-    many weights are decoded at once for rows, `apart` how far from one another the two weights are that `tiles` makes at once. `runs/__init__.py` names the functions.
+    `header` reads and decodes runs, `rows` finishes a dot product with one, `tiles` makes weights of one; the package's
+    docstring says how.
 
     `table` makes what the decoding looks up, uint32 words, which each threadgroup copies to its own memory; None if the
     format needs none.
@@ -25,8 +25,6 @@ class RunText:
     header: str
     rows: str
     tiles: str
-    part: int
-    apart: int
     table: Callable[[], mx.array] | None = None
 
     def arrays(self, matrix: str) -> list[str]:

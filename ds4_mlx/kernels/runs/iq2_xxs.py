@@ -32,6 +32,8 @@ def _table() -> mx.array:
 
 
 _HEADER = """
+#define PART 8
+
 struct Run { uint2 codes; half d; };
 
 METAL_FUNC Run load_run(const device uint* qs, const device half* d, size_t number) {
@@ -67,6 +69,8 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 """
 
 _TILES = """
+#define APART 4
+
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
@@ -94,4 +98,4 @@ METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, 
 }
 """
 
-TEXT = RunText("iq2_xxs", _HEADER, _ROWS, _TILES, 8, 4, _table)
+TEXT = RunText("iq2_xxs", _HEADER, _ROWS, _TILES, _table)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ds4_mlx.kernels.runs.base import RunText
 
 _HEADER = """
+#define PART 16
+
 struct Run { uint2 codes; uchar2 nibbles; half2 d; };
 
 METAL_FUNC Run load_run(const device uint* q, const device uchar* sm, const device half* dm, size_t number) {
@@ -46,6 +48,8 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 """
 
 _TILES = """
+#define APART 8
+
 // per 16 weights: `scale` and `low`, so that a weight is scale * code - low
 METAL_FUNC float2 scale_of(const thread Run& run) {
   return float2(float(run.d.x) * float(uint(run.nibbles.x) & 15u), float(run.d.x) * float(uint(run.nibbles.y) & 15u));
@@ -76,4 +80,4 @@ METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, 
 }
 """
 
-TEXT = RunText("q2_k", _HEADER, _ROWS, _TILES, 16, 8)
+TEXT = RunText("q2_k", _HEADER, _ROWS, _TILES)

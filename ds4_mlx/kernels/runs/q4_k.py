@@ -5,6 +5,8 @@ from __future__ import annotations
 from ds4_mlx.kernels.runs.base import RunText
 
 _HEADER = """
+#define PART 8
+
 // a weight is scale * code - low
 struct Run { uint4 codes; float scale; float low; };
 
@@ -51,6 +53,8 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 """
 
 _TILES = """
+#define APART 4
+
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
@@ -70,4 +74,4 @@ METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, 
 }
 """
 
-TEXT = RunText("q4_k", _HEADER, _ROWS, _TILES, 8, 4)
+TEXT = RunText("q4_k", _HEADER, _ROWS, _TILES)
