@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ds4_mlx.commands.serve_app import serve
 from ds4_mlx.commands.sessions_app import KvDir
 from ds4_mlx.commands.sessions_app import app as sessions_app
 from ds4_mlx.errors import UserError
@@ -25,6 +26,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(sessions_app, name="sessions")
+app.command(
+    help="Serve the model over HTTP: OpenAI's chat completions, completions and responses, Anthropic's messages.\n\n"
+    "Listens on this machine only, unless told otherwise. Ctrl-C or SIGTERM lets answers end and saves sessions."
+)(serve)
 
 ModelPath = Annotated[Path, typer.Argument(metavar="PATH", help="A model folder.")]
 _PROMPT, _SAMPLING, _OUTPUT, _SESSION = "Prompt", "Sampling", "Output", "Session"

@@ -4,7 +4,7 @@ May import config, quant, kernels, and from checkpoint how files of arrays are r
 ids; does not know how rows are computed or what attends to them.
 """
 
-from ds4_mlx.cache.exchange import export_segments, format_info, import_segments, iter_segments
+from ds4_mlx.cache.exchange import Import, export_segments, format_info, import_segments, iter_segments
 from ds4_mlx.cache.paged import CachedSequence, Figures, PagedCache
 from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
 from ds4_mlx.cache.rows import RowFormat, index_format, kv_format
@@ -18,6 +18,7 @@ __all__ = [
     "PAGE",
     "CachedSequence",
     "Figures",
+    "Import",
     "LayerPages",
     "LayerState",
     "Match",

@@ -58,11 +58,25 @@ def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: in
     If the last segment has no state, the tokens behind the last one that has are owed. Raises `UserError` where a
     segment does not follow from the one before or does not fit the model.
     """
-    sequence = cache.sequence(draft=draft)
-    state, pool, usable = sequence.state, cache.pool, 0
+    coming = Import(cache, draft=draft)
     for segment in segments:
+        coming.add(segment)
+    return coming.finish()
+
+
+class Import:
+    """`import_segments` a segment at a time, for those who have other things to do in between."""
+
+    def __init__(self, cache: PagedCache, *, draft: int = 0) -> None:
+        self._cache = cache
+        self._sequence = cache.sequence(draft=draft)
+        self._usable = 0  # the last position at which there was a state
+
+    def add(self, segment: Segment) -> None:
+        """Takes the next segment into pages."""
+        sequence, pool = self._sequence, self._cache.pool
+        state, pages = sequence.state, sequence.state.full_pages
         _check(segment, state.position, pool)
-        pages = state.full_pages
         state.make_room(len(segment.token_ids))
         _write(pool, state.table.pages[pages:], segment)
         sequence.token_ids.extend(segment.token_ids.tolist())
@@ -71,14 +85,18 @@ def import_segments(cache: PagedCache, segments: Iterable[Segment], *, draft: in
         mx.eval(*pool.arrays(), *state.arrays())
         sequence.enter_pages()
         if segment.has_state:
-            usable = segment.stop
+            self._usable = segment.stop
             sequence.note_boundary()
             sequence.keep_boundary()
         sequence.logits = segment.arrays.get("logits")
-    if usable < state.position:
-        sequence.go_to(cache.match(sequence.token_ids), sequence.token_ids)
-    cache.evict()
-    return sequence
+
+    def finish(self) -> CachedSequence:
+        """The sequence."""
+        sequence = self._sequence
+        if self._usable < sequence.state.position:
+            sequence.go_to(self._cache.match(sequence.token_ids), sequence.token_ids)
+        self._cache.evict()
+        return sequence
 
 
 def _evaluated(segment: Segment) -> Segment:

@@ -263,6 +263,7 @@ class CachedSequence:
         held = self.state.position
         goes_on = len(self.token_ids) < len(token_ids) and self.token_ids == token_ids[: len(self.token_ids)]
         if goes_on and held >= match.length:
+            self.token_ids = token_ids[:held]  # what it owed is part of what the caller will feed
             return held
         self.keep_boundary()
         self.go_to(match, token_ids[: match.length])

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import mlx.core as mx
 import numpy as np
 
+from ds4_mlx.engine.answer import Answer
+from ds4_mlx.engine.request import CallArguments, CallBegin, CallEnd, Piece, Text
 from ds4_mlx.engine.sampling import Sampler, SamplingOptions, log_softmax
+from ds4_mlx.engine.stats import Stats, Token
 from ds4_mlx.errors import UserError
-from ds4_mlx.text import CompletionStream, StopMatcher, TextStream, encode_messages
+from ds4_mlx.text import encode_messages
 from ds4_mlx.text.special import THINK
 
 if TYPE_CHECKING:
@@ -23,41 +26,6 @@ DEFAULT_MAX_TOKENS = 4096
 DEFAULT_CONTEXT = 32768
 
 EventKind = Literal["reasoning", "content", "tool_call", "done"]
-FinishReason = Literal["stop", "tool_calls", "length", "context"]
-
-
-@dataclass(frozen=True)
-class Token:
-    """One sampled token. Logprobs are natural logs under the model's own distribution (temperature 1, nothing cut)."""
-
-    id: int
-    data: bytes
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()  # the most likely tokens, (id, logprob), best first
-
-
-@dataclass
-class Stats:
-    """Counts and seconds of one generation."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0  # of those, how many were in the cache
-    generated_tokens: int = 0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    seed: int = 0
-    finish_reason: FinishReason | None = None
-
-    @property
-    def prefill_tps(self) -> float:
-        """Prompt tokens computed per second."""
-        return (self.prompt_tokens - self.cached_tokens) / self.prefill_seconds if self.prefill_seconds else 0.0
-
-    @property
-    def decode_tps(self) -> float:
-        """Generated tokens per second, the first excluded: it comes with the prefill."""
-        return (self.generated_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +113,7 @@ def generate_events(
             "Shorten the prompt or raise the context."
         )
     # A conversation that ends in an unfinished assistant message is continued after its reasoning.
-    answer = _Answer(model, raw=raw, thinking=prompt.endswith(THINK), stop=stop)
+    answer = Answer(model, raw=raw, thinking=prompt.endswith(THINK), stop=stop)
     return _run(
         session or model.session(),
         ids,
@@ -162,7 +130,7 @@ def _run(
     session: Session,
     ids: list[int],
     sampler: Sampler,
-    answer: _Answer,
+    answer: Answer,
     *,
     max_tokens: int,
     limit: int,
@@ -181,99 +149,40 @@ def _run(
     mx.eval(logits)
     stats.prefill_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    pending: list[Token] = []
     try:
         while stats.finish_reason is None:
-            token = _token(session.model, sampler.sample(logits), logits, top_logprobs)
+            chosen = sampler.sample(logits)
+            logs = None if top_logprobs is None else np.array(log_softmax(logits))
+            token = Token.of(chosen, session.model.tokenizer.token_bytes(chosen), logs, top_logprobs or 0)
             stats.generated_tokens += 1
             stats.decode_seconds = time.perf_counter() - begin
-            pending.append(token)
-            stats.finish_reason = answer.feed(token.id)
+            stats.finish_reason = answer.feed(token)
             if stats.finish_reason is None:
                 if stats.generated_tokens == max_tokens:
                     stats.finish_reason = "length"
                 elif session.position + 1 >= limit:
                     stats.finish_reason = "context"
             stats.peak_memory_bytes = mx.get_peak_memory()
-            for event in answer.take():
-                yield replace(event, tokens=tuple(pending), stats=replace(stats))
-                pending = []
+            yield from _events(answer, answer.take(), stats)
             if stats.finish_reason is None:
                 logits = session.feed([token.id], last_only=True)[-1]
     finally:  # be it that the caller went away
         session.sequence.keep()
-    for event in answer.finish():
-        yield replace(event, tokens=tuple(pending), stats=replace(stats))
-        pending = []
-    if answer.called_tools and stats.finish_reason == "stop":
-        stats.finish_reason = "tool_calls"
-    yield Event("done", tokens=tuple(pending), stats=stats)
+    yield from _events(answer, answer.finish(), stats)
+    done = answer.done(stats)
+    yield Event("done", tokens=done.tokens, stats=done.stats)
 
 
-def _token(model: LanguageModel, chosen: int, logits: mx.array, top: int | None) -> Token:
-    data = model.tokenizer.token_bytes(chosen)
-    if top is None:
-        return Token(chosen, data)
-    logs = np.array(log_softmax(logits))
-    best = np.argsort(-logs, kind="stable")[:top]
-    return Token(chosen, data, float(logs[chosen]), tuple((int(i), float(logs[i])) for i in best))
-
-
-class _Answer:
-    """Turns token ids into events: bytes to text, text to reasoning, content and calls, content to where it stops."""
-
-    def __init__(self, model: LanguageModel, *, raw: bool, thinking: bool, stop: Sequence[str]) -> None:
-        self._eos = {model.config.eos_token_id, model.tokenizer.eos_id}
-        self._text = TextStream(model.tokenizer)
-        self._parser = None if raw else CompletionStream("thinking" if thinking else "chat")
-        self._stop = StopMatcher(list(stop))
-        self._events: list[Event] = []
-        self._stopped = False
-        self.called_tools = False
-
-    def feed(self, token_id: int) -> FinishReason | None:
-        """Takes a token; says whether it ends the answer."""
-        if token_id in self._eos:
-            return "stop"
-        self._split(self._text.feed(token_id))
-        return "stop" if self._stopped else None
-
-    def take(self) -> list[Event]:
-        """The events since the last call."""
-        events, self._events = self._events, []
-        return events
-
-    def finish(self) -> list[Event]:
-        """What was held back, once no token follows."""
-        if not self._stopped:
-            self._split(self._text.finish())
-        if not self._stopped and self._parser is not None:
-            for piece in self._parser.finish():
-                self._add(piece.kind, piece.text, piece.tool_call)
-        if not self._stopped:
-            self._put_content(self._stop.finish())
-        return self.take()
-
-    def _split(self, text: str) -> None:
-        if self._parser is None:
-            self._add("content", text, None)
-        else:
-            for piece in self._parser.feed(text):
-                self._add(piece.kind, piece.text, piece.tool_call)
-
-    def _add(self, kind: EventKind, text: str, tool_call: dict[str, str] | None) -> None:
-        if self._stopped:
-            return
-        if kind == "content":
-            text, self._stopped = self._stop.feed(text)
-            self._put_content(text)
-        elif kind == "tool_call":
-            self._put_content(self._stop.finish())  # text held back before a call comes before it
-            self.called_tools = True
-            self._events.append(Event(kind, tool_call=tool_call))
-        elif text:
-            self._events.append(Event(kind, text))
-
-    def _put_content(self, text: str) -> None:
-        if text:
-            self._events.append(Event("content", text))
+def _events(answer: Answer, pieces: list[Piece], stats: Stats) -> Iterator[Event]:
+    """Pieces as events: a tool call is one, when it is complete."""
+    tokens: tuple[Token, ...] = ()
+    for piece in pieces:
+        if isinstance(piece, (Text, CallBegin, CallArguments, CallEnd)):
+            tokens += piece.tokens
+        if isinstance(piece, Text):
+            yield Event(piece.kind, piece.text, tokens=tokens, stats=replace(stats))
+            tokens = ()
+        elif isinstance(piece, CallEnd):
+            call = dict(answer.calls[piece.index])
+            yield Event("tool_call", tool_call=call, tokens=tokens, stats=replace(stats))
+            tokens = ()

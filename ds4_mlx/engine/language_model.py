@@ -19,7 +19,7 @@ from ds4_mlx.cache import (
 )
 from ds4_mlx.cache.bundle import load_bundle
 from ds4_mlx.cache.segment_file import ModelMark
-from ds4_mlx.cache.store import DEFAULT_BUDGET, SessionStore
+from ds4_mlx.cache.store import DEFAULT_BUDGET, Prefix, SessionStore
 from ds4_mlx.checkpoint import Checkpoint, open_checkpoint
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.engine.generation import Event, generate_events
@@ -186,15 +186,19 @@ class LanguageModel:
         At least the last token is left to be fed.
         """
         ids = self.check_ids(token_ids).tolist()
-        in_memory = self.cache.match(ids[:-1]).length
-        stored = self.store.match(ids[:-1], self.mark)
         session = self.session()
-        if stored is not None and stored.length > in_memory:
+        stored = self.stored_prefix(ids)
+        if stored is not None:
             restored = self.restore_segments(self.store.read_chain(stored.chain))
             if restored.token_ids == ids[: restored.position]:
                 session = restored
         session.resume(ids)
         return session
+
+    def stored_prefix(self, ids: list[int]) -> Prefix | None:
+        """The longest beginning of these tokens on disk, the last one left aside, if memory holds less."""
+        stored = self.store.match(ids[:-1], self.mark)
+        return stored if stored is not None and stored.length > self.cache.match(ids[:-1]).length else None
 
     def restore_segments(self, segments: Iterable[Segment]) -> Session:
         """A session that goes on where the one that gave the segments was. Raises `UserError` if they do not fit."""

@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ds4_mlx.engine.generation import Stats, Token
 from ds4_mlx.engine.sampling import SamplingOptions
+from ds4_mlx.engine.stats import Stats, Token
 
 
 class Constraint(Protocol):

@@ -37,10 +37,17 @@ class SavePolicy:
         """To be called when an answer is complete or was stopped. messages: the conversation up to here; options: how
         it was held, kept with it. A session that is given a name is one to be saved.
         """
-        if self.which == "none" or (self.which == "saved" and session.head is None and name is None):
-            return
+        if self.wants(session, name):
+            self.attempt(lambda: session.save(name, messages=messages, options=options or None))
+
+    def wants(self, session: Session, name: str | None = None) -> bool:
+        """Whether the session is one to be saved."""
+        return self.which == "all" or (self.which == "saved" and (session.head is not None or name is not None))
+
+    def attempt(self, save: Callable[[], object]) -> None:
+        """Saves; a failure is told."""
         try:
-            session.save(name, messages=messages, options=options or None)
+            save()
             self.failed = False
         except UserError as error:
             if not self.failed:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.cache import PAGE, CachedSequence, Segment, SequenceState, export_segments, iter_segments
+from ds4_mlx.cache import CachedSequence, Segment, SequenceState, export_segments, iter_segments
 from ds4_mlx.cache.head import Head
 from ds4_mlx.cache.segment_file import ModelMark
+from ds4_mlx.engine.feeding import Feed, default_chunk
 from ds4_mlx.errors import UserError
-from ds4_mlx.model.linear import on_cpu
 
 if TYPE_CHECKING:
     from ds4_mlx.engine.language_model import LanguageModel
@@ -76,23 +76,16 @@ class Session:
         if step < 1:
             raise UserError(f"chunk is {chunk}; expected at least 1.")
         self.catch_up()
-        self.state.pool.reserve(-(-len(ids) // PAGE))
-        rows, start = [], 0
-        for stop in self.sequence.stops(len(ids)):
-            while start < stop:
-                part = ids[start : min(start + step, stop)]
-                (logits,) = self.model.forward([(self, part)], last_only=last_only)
-                start += len(part)
-                if last_only:
-                    rows = [logits]
-                else:
-                    rows.append(logits)
-                if on_progress is not None:
-                    mx.eval(logits)
-                    on_progress(start, len(ids))
-        if len(ids) > 1:
-            self.sequence.keep_boundary()
-            self.model.cache.evict()
+        feed = Feed(self, ids)
+        rows: list[mx.array] = []
+        while feed.left:
+            part = feed.next(step)
+            (logits,) = self.model.forward([(self, part)], last_only=last_only)
+            feed.fed(len(part))
+            rows = [logits] if last_only else [*rows, logits]
+            if on_progress is not None:
+                mx.eval(logits)
+                on_progress(feed.done, len(ids))
         return rows[0] if len(rows) == 1 else mx.concatenate(rows)
 
     def catch_up(self) -> None:
@@ -135,18 +128,21 @@ class Session:
         *,
         messages: list[dict[str, Any]] | None = None,
         options: dict[str, Any] | None = None,
+        export: Callable[[int], Iterable[Segment]] | None = None,
     ) -> Head:
         """Saves the session in the model's store; returns once it is on the medium.
 
         Writes what it grew by since it, or another session with the same beginning, was saved. messages: the
         conversation, kept beside the memory of it; options: how it was held. Raises `UserError` if the name is taken or
-        the place cannot be written; the session itself is as it was.
+        the place cannot be written; the session itself is as it was. export stands for `segments_with_text` where
+        another thread saves than the one that owns the GPU.
         """
-        self.catch_up()
+        if export is None:
+            self.catch_up()
         model = self.model
         self.head = model.store.save(
             self.token_ids,
-            self._segments_with_text,
+            export or self.segments_with_text,
             self._mark or model.mark,
             model=model.checkpoint.path.name,
             earlier=self.head,
@@ -157,8 +153,8 @@ class Session:
         model.store.in_use.add(self.head.id)
         return self.head
 
-    def _segments_with_text(self, after: int) -> Iterator[Segment]:
-        """One at a time, so that no copy of the whole session is ever held."""
+    def segments_with_text(self, after: int) -> Iterator[Segment]:
+        """What is saved from token `after` on; one at a time, so that no copy of the whole session is ever held."""
         for part in iter_segments(self.sequence, after):
             yield replace(part, text=self.model.tokenizer.decode(part.token_ids.tolist()))
 
@@ -175,8 +171,3 @@ class Session:
         At least the last token is left to be fed, because logits are not kept.
         """
         return self.sequence.resume(token_ids)
-
-
-def default_chunk() -> int:
-    """Tokens per call when a prompt is fed: many where reading weights costs, few where a call takes long."""
-    return 256 if on_cpu() else 2048

@@ -6,25 +6,27 @@
     </｜DSML｜invoke>\\n
     </｜DSML｜tool_calls>
 
-`ToolBlockReader` is the one definition of what a well-formed block is: `parse_completion` gives it all the text at
-once, `CompletionStream` gives it whatever has been sampled.
+What a well-formed block is, `ToolBlockReader` defines.
 """
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ds4_mlx.text.errors import DSMLError, EncodingError, check_thinking_mode
 from ds4_mlx.text.special import BOS, DSML, EOS, THINK, THINK_END
 from ds4_mlx.text.templates import to_json
-
-TOOLS_OPEN = f"\n\n<{DSML}tool_calls"  # without its `>`: what follows is checked by the reader
-_TOOLS_CLOSE = f"</{DSML}tool_calls>"
-_INVOKE_OPEN = f"<{DSML}invoke"
-_INVOKE_CLOSE = f"</{DSML}invoke"
-_PARAMETER_OPEN = f"<{DSML}parameter"
-_PARAMETER_CLOSE = f"/{DSML}parameter"  # searched without its `<`, as the reference does; values may hold any other tag
-_STRING, _JSON = '" string="true">', '" string="false">'
+from ds4_mlx.text.tool_block import (
+    INVOKE_CLOSE,
+    INVOKE_OPEN,
+    JSON,
+    PARAMETER_CLOSE,
+    PARAMETER_OPEN,
+    STRING,
+    TOOLS_CLOSE,
+    TOOLS_OPEN,
+    ToolBlockReader,
+)
 
 _NEVER_IN_TEXT = (BOS, EOS, THINK, THINK_END, DSML)
 
@@ -42,7 +44,45 @@ def render_tool_calls(tool_calls: Sequence[dict[str, Any]]) -> str:
     if not tool_calls:
         return ""
     invokes = "\n".join(map(_invoke, tool_calls))
-    return f"{TOOLS_OPEN}>\n{invokes}\n{_TOOLS_CLOSE}"
+    return f"{TOOLS_OPEN}>\n{invokes}\n{TOOLS_CLOSE}"
+
+
+def replayed_tool_calls(tool_calls: Sequence[dict[str, Any]], calls_text: str | None) -> str:
+    """The same, but `calls_text`, the block as it was sampled, where it holds these very calls.
+
+    The same calls are: the same names in the same order, and arguments that are equal as JSON, whatever the order of
+    keys and the spaces. A call that was changed since is rendered anew. Raises EncodingError as `render_tool_calls`.
+    """
+    rendered = render_tool_calls(tool_calls)
+    if not calls_text or not calls_text.startswith(TOOLS_OPEN):
+        return rendered
+    try:
+        sampled, rest = _read_block(calls_text.removeprefix(TOOLS_OPEN))
+    except DSMLError:
+        return rendered
+    same = len(sampled) == len(tool_calls) and not rest
+    same = same and all(map(_is_same_call, sampled, (call["function"] for call in tool_calls)))
+    return calls_text if same else rendered
+
+
+def _is_same_call(sampled: dict[str, str], given: dict[str, Any]) -> bool:
+    if sampled["name"] != given["name"]:
+        return False
+    if sampled["arguments"] == given["arguments"]:
+        return True
+    try:
+        return _is_same_json(json.loads(sampled["arguments"]), json.loads(given["arguments"]))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_same_json(a: object, b: object) -> bool:
+    """Equality as JSON has it: 1 is 1.0, but not true."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_is_same_json(value, b[key]) for key, value in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_is_same_json, a, b))
+    return isinstance(a, bool) == isinstance(b, bool) and a == b
 
 
 def _invoke(call: dict[str, Any]) -> str:
@@ -51,7 +91,7 @@ def _invoke(call: dict[str, Any]) -> str:
     if not isinstance(function, dict) or not isinstance(name, str):
         raise EncodingError(f"A tool call must have a function with a name, unlike {call!r}.")
     lines = "\n".join(_parameter(key, value) for key, value in _arguments(name, function.get("arguments")).items())
-    return f'{_INVOKE_OPEN} name="{name}">\n{lines}\n{_INVOKE_CLOSE}>'
+    return f'{INVOKE_OPEN} name="{name}">\n{lines}\n{INVOKE_CLOSE}>'
 
 
 def _arguments(name: str, text: object) -> dict[str, Any]:
@@ -67,12 +107,12 @@ def _arguments(name: str, text: object) -> dict[str, Any]:
 
 
 def _parameter(key: str, value: object) -> str:
-    text = f"{_STRING}{value}" if isinstance(value, str) else _JSON + to_json(value)
-    return f'{_PARAMETER_OPEN} name="{key}{text}<{_PARAMETER_CLOSE}>'
+    text = f"{STRING}{value}" if isinstance(value, str) else JSON + to_json(value)
+    return f'{PARAMETER_OPEN} name="{key}{text}<{PARAMETER_CLOSE}>'
 
 
 def parse_completion(text: str, *, thinking_mode: str) -> dict[str, Any]:
-    """Read a whole completion back into an assistant message: strict (spec 15.6), where `CompletionStream` is lenient.
+    """Read a whole completion back into an assistant message: strict (spec 15.6), where `CompletionReader` is lenient.
 
     Args:
         text: what was sampled after the prompt, EOS included (EOS is optional after a tool block only).
@@ -120,98 +160,16 @@ def _cut(text: str, markers: Sequence[str]) -> tuple[str, str, str]:
 
 
 def _read_block(text: str) -> tuple[list[dict[str, str]], str]:
+    """The calls of the block that `text` begins with, just after `TOOLS_OPEN`, and what follows it."""
     reader = ToolBlockReader()
-    if not reader.feed(text):
+    calls: list[dict[str, str]] = []
+    for piece in reader.feed(text):
+        if piece.kind == "begin":
+            calls.append({"name": piece.text, "arguments": ""})
+        else:
+            calls[-1]["arguments"] += piece.text
+    if reader.error is not None:
+        raise reader.error
+    if not reader.complete:
         raise DSMLError("The tool calls are not finished.")
-    return reader.calls, reader.rest
-
-
-class ToolBlockReader:
-    """Reads one block of tool calls, from just after `TOOLS_OPEN` to its closing tag, in pieces of any size.
-
-    calls:  `{"name", "arguments"}` of each invoke closed so far; arguments are a JSON text
-    """
-
-    def __init__(self) -> None:
-        """Begin just after `TOOLS_OPEN`."""
-        self.calls: list[dict[str, str]] = []
-        self._text = ""
-        self._position = 0
-        self._steps = self._block()
-        self._complete = False
-
-    @property
-    def read(self) -> str:
-        """The text accepted so far. Where a malformed block stops being one does not depend on the pieces."""
-        return self._text[: self._position]
-
-    @property
-    def rest(self) -> str:
-        """The text not accepted: what follows a complete block, what makes one malformed, or what is undecided."""
-        return self._text[self._position :]
-
-    def feed(self, text: str) -> bool:
-        """Take more text; whether the block is complete. DSMLError as soon as it cannot become well formed."""
-        self._text += text
-        if not self._complete:
-            try:
-                next(self._steps)
-            except StopIteration:
-                self._complete = True
-        return self._complete
-
-    # The grammar. Each step waits (yields) until there is enough text to decide, and then moves the position.
-
-    def _block(self) -> Generator[None, None, None]:
-        yield from self._one_of(">\n")
-        while (yield from self._one_of(_INVOKE_OPEN, _TOOLS_CLOSE)) == _INVOKE_OPEN:
-            yield from self._one_of(' name="')
-            name, _ = yield from self._until('">\n')
-            arguments = yield from self._parameters()
-            self.calls.append({"name": name, "arguments": arguments})
-
-    def _parameters(self) -> Generator[None, None, str]:
-        """The parameters of an invoke and its closing tag; an empty line stands for no parameters."""
-        values: dict[str, str] = {}
-        tag = yield from self._one_of(_PARAMETER_OPEN, _INVOKE_CLOSE, "\n" + _INVOKE_CLOSE)
-        while tag == _PARAMETER_OPEN:
-            yield from self._one_of(' name="')
-            key, kind = yield from self._until(_STRING, _JSON, _PARAMETER_CLOSE)
-            if kind == _PARAMETER_CLOSE:
-                raise DSMLError(f'A parameter has no string="true" or string="false": {key[:40]!r}.')
-            value, _ = yield from self._until(_PARAMETER_CLOSE)
-            if not value.endswith("<"):
-                raise DSMLError(f"The parameter {key!r} is not closed with <{_PARAMETER_CLOSE}>.")
-            if key in values:
-                raise DSMLError(f"The parameter {key!r} is given twice.")
-            values[key] = to_json(value[:-1]) if kind == _STRING else value[:-1]
-            yield from self._one_of(">\n")
-            tag = yield from self._one_of(_PARAMETER_OPEN, _INVOKE_CLOSE)
-        yield from self._one_of(">\n")
-        return "{" + ", ".join(f"{to_json(key)}: {value}" for key, value in values.items()) + "}"
-
-    def _one_of(self, *options: str) -> Generator[None, None, str]:
-        """Accept the option that comes next; DSMLError as soon as none of them can."""
-        while True:
-            ahead = self._text[self._position : self._position + max(map(len, options))]
-            for option in options:
-                if ahead.startswith(option):
-                    self._position += len(option)
-                    return option
-            if not any(option.startswith(ahead) for option in options):
-                raise DSMLError(f"Expected {' or '.join(map(repr, options))} in the tool calls, not {ahead!r}.")
-            yield
-
-    def _until(self, *markers: str) -> Generator[None, None, tuple[str, str]]:
-        """Accept everything up to and with the first of `markers`: (text before it, the marker)."""
-        overlap = max(map(len, markers)) - 1
-        searched = self._position
-        while True:
-            found = [(at, marker) for marker in markers if (at := self._text.find(marker, searched)) >= 0]
-            if found:
-                at, marker = min(found)
-                before = self._text[self._position : at]
-                self._position = at + len(marker)
-                return before, marker
-            searched = max(self._position, len(self._text) - overlap)
-            yield
+    return calls, reader.rest

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ds4_mlx.text import special
-from ds4_mlx.text.dsml import render_tool_calls
+from ds4_mlx.text.dsml import replayed_tool_calls
 from ds4_mlx.text.errors import EncodingError, check_thinking_mode
 from ds4_mlx.text.templates import effort_text, response_format_text, tools_text
 from ds4_mlx.text.turns import Block, Turns, arrange
@@ -38,7 +38,8 @@ def encode_messages(
     Args:
         messages: OpenAI-like messages with role system, user, developer, assistant, tool or latest_reminder. Tools and
             a response_format ride on the system (or developer) message; an assistant message may carry
-            reasoning_content, tool_calls and wo_eos (to be continued); any message may carry a task.
+            reasoning_content, tool_calls, calls_text (these calls as they were sampled, written as they stand if they
+            still are the same) and wo_eos (to be continued); any message may carry a task.
         thinking_mode: "thinking" opens the answer with `<think>`, "chat" with `</think>`.
         reasoning_effort: "high" or "max" (april); "low", "high" or "max" (0731); None adds nothing. Thinking only.
         drop_thinking: forget the reasoning of turns before the last user message; ignored when a message has tools.
@@ -102,7 +103,8 @@ def _assistant(turns: Turns, index: int, thinking: bool) -> str:
     text = ""
     if thinking and not answers_task and (turns.keep_thinking or index > turns.last_user):
         text += (message.get("reasoning_content") or "") + special.THINK_END
-    text += (message.get("content") or "") + render_tool_calls(message.get("tool_calls") or [])
+    text += message.get("content") or ""
+    text += replayed_tool_calls(message.get("tool_calls") or [], message.get("calls_text"))
     return text if message.get("wo_eos") else text + special.EOS
 
 

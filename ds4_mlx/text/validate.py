@@ -34,6 +34,7 @@ def _check_message(message: object, where: str) -> None:
     _check_content(message, role, where)
     _check_optional_text(message, "reasoning_content", where)
     _check_optional_text(message, "tool_call_id", where)
+    _check_optional_text(message, "calls_text", where)
     _check_objects(message, "tools", where)
     _check_objects(message, "tool_calls", where)
 

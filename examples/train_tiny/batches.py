@@ -6,9 +6,12 @@ Batch number n is a function of the seed and n alone, so a run that was cut off 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import partial
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +22,11 @@ from tokenizers import Tokenizer
 
 from ds4_mlx.text.special import ASSISTANT
 
-_PROSE_SHARE = 0.2  # of all rows; the others hold chats
+_PROSE_SHARE = 0.25  # of all rows; the others hold chats
 _READ_WEIGHT = 0.1  # what the model only reads (user turns, tool results) counts this much in the loss
 _RECALL_WEIGHT = 3.0  # and this much what it recalls: a few tokens behind a long prompt
 _LONG_SHARE = 0.3  # of the chat rows begin with one long recall conversation
+_AHEAD = 4  # batches per worker made before they are asked for
 
 
 class Batch(NamedTuple):
@@ -56,14 +60,13 @@ def tokenise(path: Path, tokenizer: Tokenizer) -> Corpus:
 class RowMaker:
     """Makes rows; one per worker process."""
 
-    def __init__(self, tokenizer: Tokenizer, corpus: Corpus, mixture: str = "first") -> None:
+    def __init__(self, tokenizer: Tokenizer, corpus: Corpus) -> None:
         self._tokenizer, self._corpus = tokenizer, corpus
         self.context = chats.Context(filler=corpus.filler, count=self._count)
         self._assistant = tokenizer.token_to_id(ASSISTANT)
         self._eos = 1
-        shares = chats.MIXTURES[mixture]
-        self._families = list(shares)
-        self._chances = [share / self._tokens_of(family) for family, share in shares.items()]
+        self._families = list(chats.FAMILIES)
+        self._chances = [share / self._tokens_of(family) for family, share in chats.FAMILIES.items()]
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -135,9 +138,10 @@ class RowMaker:
 _maker: RowMaker | None = None
 
 
-def _start_worker(tokenizer_path: str, corpus: Corpus, mixture: str) -> None:
+def _start_worker(tokenizer_path: str, corpus: Corpus) -> None:
     global _maker  # noqa: PLW0603 - what a worker process keeps
-    _maker = RowMaker(Tokenizer.from_file(tokenizer_path), corpus, mixture)
+    os.nice(19)  # the process that feeds the GPU comes first
+    _maker = RowMaker(Tokenizer.from_file(tokenizer_path), corpus)
 
 
 def _make(number: int, *, seed: int, rows: int, length: int) -> Batch:
@@ -148,15 +152,24 @@ def _make(number: int, *, seed: int, rows: int, length: int) -> Batch:
 def batches(
     tokenizer_path: Path,
     corpus: Corpus,
-    numbers: range,
+    numbers: Iterable[int],
     *,
-    mixture: str,
     seed: int,
     rows: int,
     length: int,
     workers: int,
 ) -> Iterator[Batch]:
-    """The batches of `numbers` in order, made by `workers` processes."""
+    """The batches of `numbers` in order, made by `workers` processes, so many ahead that none waits for another.
+
+    No more than that: workers that run on without end slow down the process that feeds the GPU.
+    """
+    make = partial(_make, seed=seed, rows=rows, length=length)
     context = multiprocessing.get_context("fork")
-    with context.Pool(workers, _start_worker, (str(tokenizer_path), corpus, mixture)) as pool:
-        yield from pool.imap(partial(_make, seed=seed, rows=rows, length=length), numbers)
+    with context.Pool(workers, _start_worker, (str(tokenizer_path), corpus)) as pool:
+        pending: deque[AsyncResult[Batch]] = deque()
+        for number in numbers:
+            pending.append(pool.apply_async(make, (number,)))
+            if len(pending) == _AHEAD * workers:
+                yield pending.popleft().get()
+        while pending:
+            yield pending.popleft().get()

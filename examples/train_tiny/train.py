@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ import released
 import torch
 from attention import CHOSEN, EVERYTHING, Mode, documents
 from batches import Corpus, RowMaker, batches, tokenise
-from chats import MIXTURES
 from examinations import Paper, chat_papers, examine, prose_paper, recall_papers
 from model_config import CONFIG
 from network import Network, Output
@@ -96,12 +95,11 @@ class Run:
     def train(self) -> None:
         """From where it stands to the last step."""
         options, before, start = self.options, self.seconds, time.monotonic()
-        numbers = range(self.step, sys.maxsize if options.seconds else options.steps)
+        numbers = count(self.step) if options.seconds else range(self.step, options.steps)
         source = batches(
             self.tokenizer_path,
             self.corpus,
             numbers,
-            mixture=options.mixture,
             seed=options.seed,
             rows=options.rows,
             length=options.length,
@@ -109,10 +107,10 @@ class Run:
         )
         saved = time.monotonic()
         sums, since = torch.zeros(4, device=self.device), 0
-        for count, batch in enumerate(source):
-            if count == 1:
+        for number, batch in enumerate(source):
+            if number == 1:
                 start = time.monotonic()  # the first step compiles, which takes minutes and teaches nothing
-            self.seconds = before + time.monotonic() - start if count else before
+            self.seconds = before + time.monotonic() - start if number else before
             progress = self.seconds / options.seconds if options.seconds else self.step / options.steps
             if progress >= 1:
                 break
@@ -214,7 +212,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=HERE / "build" / "run", help="the run's folder: state and log")
     parser.add_argument("--start", type=Path, help="a released checkpoint to begin with instead of random weights")
     parser.add_argument("--anew", metavar="PART", help="weights with this in their name begin at random all the same")
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=6600)
     parser.add_argument(
         "--seconds",
         type=float,
@@ -226,9 +224,8 @@ def main() -> None:
     shares = parser.add_argument_group("shares of the run", "0 to 1")
     shares.add_argument("--warm-up", type=float, default=0.01, help="up to which the rate rises")
     shares.add_argument("--constant-until", type=float, default=0.4, help="from which it falls to a fiftieth")
-    shares.add_argument("--dense-until", type=float, default=0.4, help="up to which attention sees every entry")
+    shares.add_argument("--dense-until", type=float, default=0.33, help="up to which attention sees every entry")
     shares.add_argument("--released-from", type=float, default=0.75, help="from which weights are rounded as released")
-    parser.add_argument("--mixture", choices=MIXTURES, default="first", help="shares of the kinds of chats")
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--examples", type=int, default=150, help="held-out chats of each family in an examination")

@@ -265,3 +265,15 @@ def test_a_cache_in_its_budget_drops_what_is_worth_least(model_in: ModelIn) -> N
         assert cache.nbytes <= 300_000
     assert cache.figures().evicted_states > 0
     assert small.session().resume(prompt(300, 2)) == 256
+
+
+def test_a_prompt_that_goes_on_from_a_rewind_is_fed_once(golden_model: LanguageModel) -> None:
+    ids, model = prompt(150), golden_model
+    session = model.session()
+    session.feed(ids, last_only=True)
+    assert session.rewind(100) == 100  # nothing is kept there
+    longer = [*ids[:100], 7, 8, 9]
+    held = session.resume(longer)
+    logits = session.feed(longer[held:], last_only=True)
+    assert session.token_ids == longer
+    assert mx.array_equal(logits, model.session().feed(longer, last_only=True))

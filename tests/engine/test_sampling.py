@@ -4,7 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ds4_mlx.engine.sampling import Sampler, SamplingOptions
+from ds4_mlx.engine.request import Constraint
+from ds4_mlx.engine.sampling import Sampler, SamplingOptions, allowed
+from ds4_mlx.engine.stats import Token
 from ds4_mlx.errors import UserError
 
 LOGITS = mx.array([2.0, 1.0, 0.0, -1.0, -2.0])
@@ -90,9 +92,14 @@ def test_draws_follow_the_distribution() -> None:
         ({"top_k": -1}, "top_k"),
         ({"min_p": 2.0}, "min_p"),
         ({"seed": -5}, "seed"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -3.0}, "frequency_penalty"),
+        ({"frequency_penalty": float("nan")}, "frequency_penalty"),
+        ({"logit_bias": {3: 101.0}}, "logit_bias"),
+        ({"logit_bias": {-3: 1.0}}, "logit_bias"),
     ],
 )
-def test_values_out_of_range_are_refused_by_name(options: dict[str, float], name: str) -> None:
+def test_values_out_of_range_are_refused_by_name(options: dict[str, object], name: str) -> None:
     with pytest.raises(UserError, match=name):
         SamplingOptions(**options)  # type: ignore[arg-type]
 
@@ -105,3 +112,101 @@ def test_a_temperature_too_small_for_float32_is_greedy() -> None:
 def test_logits_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(UserError, match="ds4-mlx verify"):
         Sampler(SamplingOptions(seed=0)).sample(mx.array([0.0, float("nan"), 1.0]))
+
+
+def drawn(sampler: Sampler, logits: mx.array = LOGITS, constraint: Constraint | None = None) -> int:
+    draw = sampler.draw(logits, constraint)
+    mx.eval(*draw.arrays())
+    return draw.result()
+
+
+def penalised(logits: np.ndarray, generated: list[int], presence: float, frequency: float) -> np.ndarray:
+    """OpenAI's definition: mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence."""
+    counts = np.bincount(generated, minlength=len(logits))
+    return logits - counts * frequency - (counts > 0) * presence
+
+
+@pytest.mark.parametrize(("presence", "frequency"), [(1.5, 0.0), (0.0, 0.7), (-0.5, 1.3)])
+def test_penalties_count_what_was_generated(presence: float, frequency: float) -> None:
+    options = SamplingOptions(temperature=0, presence_penalty=presence, frequency_penalty=frequency)
+    sampler, generated = Sampler(options), list[int]()
+    for _ in range(12):
+        want = int(np.argmax(penalised(np.array(LOGITS), generated, presence, frequency)))
+        generated.append(sampler.sample(LOGITS))
+        assert generated[-1] == want
+    assert len(set(generated)) > 1
+
+
+def test_penalties_change_the_distribution_that_is_drawn_from() -> None:
+    sampler = Sampler(SamplingOptions(seed=3, presence_penalty=1.5))
+    for token in (0, 0, 1):
+        sampler.accept(token)
+    counts = np.bincount([drawn(sampler) for _ in range(2000)], minlength=5)
+    p = softmax(penalised(np.array(LOGITS), [0, 0, 1], 1.5, 0.0))
+    assert (((counts - 2000 * p) ** 2) / (2000 * p)).sum() < 18.5
+
+
+def test_a_bias_is_added_to_the_logits() -> None:
+    assert Sampler(SamplingOptions(temperature=0, logit_bias={3: 2.9})).sample(LOGITS) == 0  # -1 + 2.9 < 2
+    assert Sampler(SamplingOptions(temperature=0, logit_bias={3: 3.1})).sample(LOGITS) == 3
+    sampler = Sampler(SamplingOptions(seed=0, logit_bias={0: -100.0, 1: -100.0}))
+    assert {sampler.sample(LOGITS) for _ in range(50)} == {2, 3, 4}
+
+
+def test_a_bias_outside_the_vocabulary_is_refused() -> None:
+    with pytest.raises(UserError, match="token 5, outside"):
+        SamplingOptions(logit_bias={5: 1.0}).check_vocabulary(5)
+
+
+class Only:
+    """A constraint that always allows the same tokens."""
+
+    def __init__(self, *ids: int, structure: bool = False) -> None:
+        self.ids, self.structure = ids, structure
+
+    def mask(self) -> np.ndarray:
+        return np.array([sum(1 << i for i in self.ids)], np.uint32)
+
+    def greedy(self) -> bool:
+        return self.structure
+
+    def accept(self, token_id: int) -> None:
+        """Nothing changes."""
+
+
+def test_only_what_a_constraint_allows_is_drawn() -> None:
+    sampler = Sampler(SamplingOptions(temperature=3.0, seed=1))
+    draws = [drawn(sampler, constraint=Only(2, 4)) for _ in range(300)]
+    assert set(draws) == {2, 4}
+    assert draws.count(2) > draws.count(4)
+
+
+def test_structure_is_the_likeliest_allowed_token_whatever_the_sampling() -> None:
+    sampler = Sampler(SamplingOptions(temperature=50.0, seed=1, presence_penalty=2.0))
+    for _ in range(30):
+        token = drawn(sampler, constraint=Only(2, 3, 4, structure=True))
+        sampler.accept(token)
+        assert token == 2
+
+
+def test_a_constraint_that_allows_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="allows no token"):
+        Sampler(SamplingOptions()).draw(LOGITS, Only())
+
+
+@pytest.mark.parametrize("vocab", [5, 32, 33, 64, 70])
+def test_a_mask_is_bits_lowest_first(vocab: int) -> None:
+    rng = np.random.default_rng(vocab)
+    words = rng.integers(0, 1 << 32, 2, dtype=np.uint64).astype(np.uint32)
+    want = [bool(words[i // 32] >> (i % 32) & 1) if i < 64 else False for i in range(vocab)]
+    assert np.array(allowed(words, vocab)).tolist() == want
+
+
+def test_the_best_tokens_come_with_their_logprobs() -> None:
+    logs = np.log(P)
+    token = Token.of(3, b"x", logs, 2)
+    assert token.logprob == pytest.approx(logs[3])
+    assert token.top == ((0, pytest.approx(logs[0])), (1, pytest.approx(logs[1])))
+    assert Token.of(3, b"x", logs, 0).top == ()
+    assert [i for i, _ in Token.of(3, b"x", logs, 5).top] == [0, 1, 2, 3, 4]
+    assert Token.of(3, b"x", None, 0).logprob is None

@@ -87,7 +87,7 @@ def test_it_adds_and_subtracts_numbers_it_has_not_seen_together(model: LanguageM
     asked = [[{"role": "user", "content": f"What is {terms}?"}] for terms in UNSEEN_SUMS]
     texts = greedy(model, [encode_messages(messages, thinking_mode="chat") for messages in asked], limit=24)
     wanted = [f"{terms} = {result}{EOS}" for terms, result in UNSEEN_SUMS.items()]
-    assert sum(text == want for text, want in zip(texts, wanted, strict=True)) >= 7
+    assert sum(text == want for text, want in zip(texts, wanted, strict=True)) >= 9
 
 
 def test_it_recalls_a_fact_from_beyond_its_window(model: LanguageModel) -> None:

@@ -11,42 +11,26 @@ from .core import Context, Example, chat, draw, how_many_turns, prompt, render
 from .grading import correct
 from .recall import CROWD_SHARE, recall
 
-__all__ = ["CROWD_SHARE", "FAMILIES", "MIXTURES", "Context", "Example", "correct", "make", "prompt", "recall", "render"]
+__all__ = ["CROWD_SHARE", "FAMILIES", "Context", "Example", "correct", "make", "prompt", "recall", "render"]
 
-# Shares of training tokens. The first run learns by these to look back far; the last one practises exact answers.
+# Shares of training tokens.
 FAMILIES: dict[str, float] = {
-    "small_talk": 0.08,
+    "small_talk": 0.07,
     "addition": 0.06,
-    "subtraction": 0.06,
+    "subtraction": 0.08,
     "word_problem": 0.03,
     "arithmetic_more": 0.02,
     "strings": 0.07,
     "copying": 0.03,
-    "long_copying": 0.15,
-    "recall": 0.26,
+    "long_copying": 0.10,
+    "recall": 0.22,
     "code": 0.04,
     "code_output": 0.02,
-    "tool_call": 0.08,
-    "tool_answer": 0.06,
-    "system": 0.02,
+    "tool_call": 0.12,
+    "tool_answer": 0.09,
+    "system": 0.03,
     "mixed": 0.02,
 }
-
-FINISH: dict[str, float] = FAMILIES | {
-    "small_talk": 0.06,
-    "addition": 0.10,
-    "subtraction": 0.10,
-    "word_problem": 0.04,
-    "arithmetic_more": 0.01,
-    "strings": 0.04,
-    "copying": 0.02,
-    "long_copying": 0.06,
-    "recall": 0.18,
-    "code": 0.03,
-    "tool_call": 0.18,
-    "tool_answer": 0.12,
-}
-MIXTURES = {"first": FAMILIES, "finish": FINISH}
 
 _Maker = Callable[[str, random.Random, bool], Example]
 
