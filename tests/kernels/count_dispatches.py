@@ -1,10 +1,12 @@
 """How many operations a GPU is given for one decoded token: counted in the graph of a call, not estimated.
 
-    python tests/kernels/count_dispatches.py [--tokens 1] [--sessions 1] [--by-kernel]
+    python tests/kernels/count_dispatches.py [--tokens 1] [--sessions 1] [--by-kernel] [--host]
 
 Builds a call on a model with the released structure (43 layers, their ratios and hash layers) and tiny widths, as MLX
 would on a GPU, but evaluates nothing: a kernel is a node that depends on its inputs. Once with kernels for the routed
 experts only, once with all kernels. What MLX only views differently is no dispatch; a concatenation is one per piece.
+
+--host measures instead how long Python takes for a call, all kernels built, without what MLX does for each of them.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import argparse
 import re
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,15 +124,56 @@ def count(
     return dispatches(outputs), launched
 
 
+def host_ms(network: Transformer) -> float:
+    """Milliseconds of the processor that Python takes to build one decoded token's graph, at best."""
+    state = SequenceState(PagePool.for_model(config()))
+    ready: dict[Any, list[mx.array]] = {}
+
+    def build(**_: Any) -> Any:
+        def launch(output_shapes: Any, output_dtypes: Any, **_: Any) -> list[mx.array]:
+            key = tuple(output_shapes), tuple(output_dtypes)
+            if key not in ready:
+                ready[key] = [mx.zeros(s, d) for s, d in zip(output_shapes, output_dtypes, strict=True)]
+                mx.eval(ready[key])
+            return ready[key]
+
+        return launch
+
+    def forward(tokens: int) -> float:
+        start = time.process_time()
+        h = network(Batch.of([(state, np.zeros(tokens, dtype=np.int32))]))
+        logits = network.logits(h[-1:])
+        took = time.process_time() - start
+        mx.eval(logits, state.arrays())
+        return took
+
+    forward(300)
+    with tempfile.TemporaryDirectory() as folder:
+        patches = [
+            patch("mlx.core.fast.cuda_kernel", build),
+            patch("platformdirs.user_cache_dir", lambda *_, **__: folder),
+        ]
+        for module in ("kernels.kernel", "model.step", "model.linear", "model.experts"):
+            patches.append(patch(f"ds4_mlx.{module}.runs_kernels", lambda: True))
+        with ExitStack() as stack:
+            for p in patches:
+                stack.enter_context(p)
+            return 1000 * min(forward(1) for _ in range(24))
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="Count what a GPU is given for one decoded token.")
     parser.add_argument("--tokens", type=int, default=1, help="of each session (default %(default)s)")
     parser.add_argument("--sessions", type=int, default=1, help="in one call (default %(default)s)")
     parser.add_argument("--by-kernel", action="store_true", help="name the kernels")
+    parser.add_argument("--host", action="store_true", help="measure Python's part")
     options = parser.parse_args()
     network = Transformer(config(), Numerics())
     mx.eval(network.parameters())
+    if options.host:
+        print(f"{host_ms(network):.1f} ms of Python a token")
+        return
     for only_experts in (True, False):
         total = 0.0
         print("experts' kernels only" if only_experts else "all kernels")
