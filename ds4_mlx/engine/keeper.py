@@ -83,13 +83,16 @@ class Keeper:
 
     def _run(self) -> None:
         self._count()
+        released: Future[Any] | None = None
         while (item := self._items.get()) is not None:
             try:
                 self._policy.attempt(lambda item=item: self._save(item))  # type: ignore[misc]
             except Exception:  # a mistake of ours must not end all saving
                 _log.exception("A session could not be saved.")
-            self._on_engine(item.release).result()
+            released = self._on_engine(item.release)  # the next one need not wait for the engine's next turn
             self._count()
+        if released is not None:
+            released.result()  # all of them, as jobs are done in order
 
     def _save(self, item: _Item) -> None:
         session, store = item.session, self._model.store
