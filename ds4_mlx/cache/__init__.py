@@ -10,7 +10,8 @@ from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
 from ds4_mlx.cache.rows import RowFormat, index_format, kv_format
 from ds4_mlx.cache.segment import Segment
 from ds4_mlx.cache.sizes import boundary_bytes, bytes_per_token, fixed_bytes, session_bytes
-from ds4_mlx.cache.state import LayerState, OpenBlock, SequenceState, last_rows
+from ds4_mlx.cache.slices import Rows
+from ds4_mlx.cache.state import LayerState, SequenceState
 from ds4_mlx.cache.tree import Match, value
 
 __all__ = [
@@ -21,11 +22,11 @@ __all__ = [
     "LayerPages",
     "LayerState",
     "Match",
-    "OpenBlock",
     "PagePool",
     "PageTable",
     "PagedCache",
     "RowFormat",
+    "Rows",
     "RowsOf",
     "Segment",
     "SequenceState",
@@ -38,7 +39,6 @@ __all__ = [
     "index_format",
     "iter_segments",
     "kv_format",
-    "last_rows",
     "session_bytes",
     "value",
 ]

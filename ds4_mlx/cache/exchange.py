@@ -10,8 +10,11 @@ import numpy as np
 from ds4_mlx.cache.paged import CachedSequence, PagedCache
 from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool
 from ds4_mlx.cache.segment import Segment
-from ds4_mlx.cache.state import LayerState, OpenBlock
+from ds4_mlx.cache.slices import Rows
+from ds4_mlx.cache.state import LayerState
 from ds4_mlx.errors import UserError
+
+_KINDS = ("values", "gates")  # the arrays of a compressor's rows
 
 
 def export_segments(sequence: CachedSequence, after: int = 0) -> list[Segment]:
@@ -137,13 +140,13 @@ def _page_arrays(pool: PagePool, numbers: Sequence[int], tokens: int) -> dict[st
 
 
 def _state_arrays(pool: PagePool, layers: Sequence[LayerState], position: int) -> dict[str, mx.array]:
-    windows = zip(*(layer.window or () for layer in layers), strict=True)
+    windows = zip(*(layer.window.parts if layer.window else () for layer in layers), strict=True)
     arrays = {f"state.window.{part.name}": mx.stack(list(w)) for part, w in zip(pool.kv.parts, windows, strict=True)}
     for ratio, name, width in _blocks(pool):
         blocks = [getattr(layer, name) for layer, r in zip(layers, pool.ratios, strict=True) if r == ratio]
         before, open_ = _kept_rows(ratio, position)
-        for kind in ("values", "gates") if before + open_ else ():
-            rows = mx.stack([getattr(block, kind) for block in blocks])[:, -before - open_ :]
+        for i, kind in enumerate(_KINDS if before + open_ else ()):
+            rows = mx.stack([block.parts[i] for block in blocks])[:, -before - open_ :]
             if before:
                 arrays[f"state.{ratio}.{name}.before.{kind}"] = mx.contiguous(rows[:, :before, : width // 2])
             if open_:
@@ -175,17 +178,19 @@ def _write(pool: PagePool, numbers: Sequence[int], segment: Segment) -> None:
 
 def _layer_states(pool: PagePool, arrays: dict[str, mx.array]) -> list[LayerState]:
     """A state for each layer."""
-    blocks: dict[tuple[int, str], OpenBlock] = {}  # of all layers of a ratio: values and gates [layers, rows, width]
+    blocks: dict[
+        tuple[int, str], tuple[mx.array, mx.array]
+    ] = {}  # of all layers of a ratio: values and gates [layers, rows, width]
     for ratio, name, _ in _blocks(pool):
-        both = [_block_rows(arrays, f"state.{ratio}.{name}", kind) for kind in ("values", "gates")]
+        both = [_block_rows(arrays, f"state.{ratio}.{name}", kind) for kind in _KINDS]
         if both[0] is not None and both[1] is not None:
-            blocks[ratio, name] = OpenBlock(both[0], both[1])
+            blocks[ratio, name] = both[0], both[1]
     found: list[LayerState] = []
     for i, ratio in enumerate(pool.ratios):
-        window = tuple(arrays[f"state.window.{part.name}"][i] for part in pool.kv.parts)
+        window = Rows.of([arrays[f"state.window.{part.name}"][i] for part in pool.kv.parts])
         place = pool.ratios[:i].count(ratio)  # among the layers of this ratio
-        own = {name: block for (r, name), block in blocks.items() if r == ratio}
-        found.append(LayerState(window, **{n: OpenBlock(b.values[place], b.gates[place]) for n, b in own.items()}))
+        own = {n: Rows.of([array[place] for array in both]) for (r, n), both in blocks.items() if r == ratio}
+        found.append(LayerState(window, own.get("compressor"), own.get("index_compressor")))
     return found
 
 
@@ -219,7 +224,7 @@ def _check(segment: Segment, position: int, pool: PagePool) -> None:
         for ratio, name, width in _blocks(pool):
             layers = pool.ratios.count(ratio)
             before, open_ = _kept_rows(ratio, segment.stop)
-            for kind in ("values", "gates"):
+            for kind in _KINDS:
                 if before:
                     shape = (layers, before, width // 2)
                     _check_array(segment, f"state.{ratio}.{name}.before.{kind}", shape, mx.float32)

@@ -8,59 +8,55 @@ length, as far as its windows and open blocks reach.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
-
-
-def last_rows(arrays: Sequence[mx.array], start: int) -> tuple[mx.array, ...]:
-    """array[start:] of each as an array of its own. A slice would keep all rows in memory for as long as it lives."""
-    rows = mx.arange(start, arrays[0].shape[0])
-    return tuple(mx.take(array, rows, axis=0) for array in arrays)
-
-
-@dataclass(frozen=True)
-class OpenBlock:
-    """The compressor projections of recent tokens that a later entry still needs, float32 [r, c * d], r > 0.
-
-    For ratio 128 these are the tokens of the open block. For ratio 4 the last complete block precedes them, because
-    entries overlap (spec 4).
-    """
-
-    values: mx.array  # K_t
-    gates: mx.array  # G_t, ape included
-
-    def without_last(self, count: int) -> OpenBlock | None:
-        """As it was `count` tokens ago, where it reaches back that far."""
-        left = self.values.shape[0] - count
-        return OpenBlock(self.values[:left], self.gates[:left]) if left > 0 else None
+from ds4_mlx.cache.slices import Rows
 
 
 @dataclass(frozen=True)
 class LayerState:
-    """What one attention layer remembers beside its pages; None at the very start. Replaced, never changed."""
+    """What one attention layer remembers beside its pages; None at the very start. Replaced, never changed.
 
-    window: tuple[mx.array, ...] | None = None  # the last K=V rows, encoded: [w, width] per part
-    compressor: OpenBlock | None = None
-    index_compressor: OpenBlock | None = None
+    window: the last K=V rows, encoded, an array per part of their format. Compressors: the projections of recent tokens
+    that a later entry still needs, float32 [r, c * d], K_t and G_t (ape included). For ratio 128 these are the tokens
+    of the open block. For ratio 4 the last complete block precedes them, because entries overlap (spec 4).
+    """
+
+    window: Rows | None = None
+    compressor: Rows | None = None
+    index_compressor: Rows | None = None
+
+    @property
+    def rows(self) -> list[Rows]:
+        """What there is."""
+        return [rows for rows in (self.window, self.compressor, self.index_compressor) if rows is not None]
 
     def arrays(self) -> list[mx.array]:
         """What must be evaluated."""
-        blocks = [block for block in (self.compressor, self.index_compressor) if block is not None]
-        return [*(self.window or ()), *(array for block in blocks for array in (block.values, block.gates))]
+        return [array for rows in self.rows for array in rows.whole]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return sum(rows.nbytes for rows in self.rows)
 
     def without_last(self, count: int) -> LayerState:
         """As it was `count` tokens ago; the caller knows that it reaches back that far."""
-        window = self.window and tuple(part[: part.shape[0] - count] for part in self.window)
-        if window and window[0].shape[0] == 0:
-            window = None
         return LayerState(
-            window,
+            self.window and self.window.without_last(count),
             self.compressor and self.compressor.without_last(count),
             self.index_compressor and self.index_compressor.without_last(count),
+        )
+
+    def alone(self) -> LayerState:
+        """The same in arrays of its own."""
+        return LayerState(
+            self.window and self.window.alone(),
+            self.compressor and self.compressor.alone(),
+            self.index_compressor and self.index_compressor.alone(),
         )
 
 
@@ -92,7 +88,7 @@ class SequenceState:
     @property
     def own_bytes(self) -> int:
         """Bytes of windows and open blocks."""
-        return sum(array.nbytes for array in self.arrays())
+        return sum(layer.nbytes for layer in self.layers)
 
     @property
     def nbytes(self) -> int:

@@ -125,8 +125,9 @@ class PrefixTree:
             held.used = now
             return held
         open_ = PageTable(self.pool, [state.table.pages[node.depth]] if tail else [])
-        nbytes = sum(array.nbytes for layer in layers for array in layer.arrays())
-        place = Place(node, tail, list(layers), open_, nbytes + (self.pool.page_bytes if tail else 0), now)
+        layers = [layer.alone() for layer in layers]
+        nbytes = sum(layer.nbytes for layer in layers)
+        place = Place(node, tail, layers, open_, nbytes + (self.pool.page_bytes if tail else 0), now)
         node.places[tail] = place
         node.lost.discard(hash(tail))
         self.places.add(place)

@@ -67,6 +67,7 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
     from ds4_mlx.engine.constraints import build_constraint
     from ds4_mlx.engine.language_model import open_model
     from ds4_mlx.engine.replay import ReplayBook
+    from ds4_mlx.engine.saving import SavePolicy
     from ds4_mlx.engine.scheduler import Scheduler
     from ds4_mlx.server.app import create_app
     from ds4_mlx.server.served import ServedModel, ServerOptions
@@ -92,11 +93,18 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
     )
     with loading_progress() as progress:
         model.fill(progress)
-    scheduler = Scheduler(model, max_batch=flags.max_batch, max_queue=flags.max_queue, context=context)
+    scheduler = Scheduler(
+        model,
+        max_batch=flags.max_batch,
+        max_queue=flags.max_queue,
+        context=context,
+        saving=SavePolicy("all", tell=note),
+    )
     try:
         options = ServerOptions(
             aliases=aliases,
             api_key=key,
+            local=is_local(flags.host),
             cors=tuple(flags.cors),
             responses=model.store.directory / "responses.sqlite3",
             sessions=SessionStore(model.store.directory, warn=note),

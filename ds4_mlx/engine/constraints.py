@@ -5,7 +5,8 @@ what an answer is made of and when a grammar applies is decided here:
 
     [reasoning </think>]  free text  |  `\\n\\n<｜DSML｜` and from there a block of calls  |  JSON
 
-Nothing is enforced in reasoning and in free text, and nothing is spent there.
+Nothing is enforced in reasoning and in free text, and nothing is spent there; only where something must follow the
+reasoning, the answer may not end in it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 _GRAMMARS_KEPT = 64
-_CLOSING = PARAMETER_CLOSE.encode()
+_THINK_END, _BLOCK_START, _CLOSING = THINK_END.encode(), BLOCK_START.encode(), PARAMETER_CLOSE.encode()
 
 
 def build_constraint(
@@ -136,19 +137,25 @@ class _Compiler:
 
     def __init__(self, table: TokenTable) -> None:
         self._table = table
-        self._kept: OrderedDict[str, _Compiled] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     def json(self, schema: object) -> _Compiled:
-        return self._get(json.dumps(["json", schema]), lambda: self._json(schema))
+        return self._get(["json", schema], lambda: self._json(schema))
 
     def tools(
         self, tools: list[dict[str, Any]], *, parallel: bool, after_start: bool, instead: object | None
     ) -> _Compiled:
         options = (parallel, after_start, instead)
-        return self._get(json.dumps(["tools", tools, *options]), lambda: self._tools(tools, *options))
+        return self._get(["tools", tools, *options], lambda: self._tools(tools, *options))
 
-    def _get(self, key: str, compile_it: Callable[[], _Compiled]) -> _Compiled:
+    def _get(self, asked: list[Any], compile_it: Callable[[], _Compiled]) -> _Compiled:
+        try:
+            key = json.dumps(asked, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise UserError(
+                "The tools or the response format hold text that is not valid Unicode, or nest too deep."
+            ) from error
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = compile_it()
@@ -213,7 +220,7 @@ class GrammarConstraint:
         self._head = compiled.head if compiled else None  # what is still to come of it
         # The grammar applies at once unless it is that of a block that the model may or may not open.
         waits = compiled is None or compiled.head not in (None, TOOLS_OPEN)
-        self._markers = [THINK_END.encode()] * thinking + [BLOCK_START.encode()] * waits  # what it waits for, in order
+        self._markers = [_THINK_END] * thinking + [_BLOCK_START] * waits  # what it waits for, in order
         self._tail = b""  # the end of the text that may be the beginning of a marker
         self._over = False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -285,7 +292,7 @@ class GrammarConstraint:
         if at < 0:
             self._tail = _beginning(marker, text)
             return
-        if marker == BLOCK_START.encode() and self._matcher is None:
+        if marker == _BLOCK_START and self._matcher is None:
             raise ValueError("A block of tool calls begins, which the constraint does not allow.")
         del self._markers[0]
         self._tail, rest = b"", text[at + len(marker) :]
@@ -295,11 +302,14 @@ class GrammarConstraint:
             self._consume(self._table.tokens_of(rest), rest)
 
     def _forbidden_before_marker(self) -> list[int]:
-        """A block that may not begin; or tokens that, at once, end what is free and begin what is not."""
+        """A block that may not begin; an end before what must come; tokens that end what is free and run on."""
         marker = self._markers[0]
-        if marker == BLOCK_START.encode() and self._matcher is None:
-            return self._table.completing(self._tail, marker)
-        return self._table.overrunning(self._tail, marker) if len(self._markers) == 1 else []
+        if marker == _BLOCK_START:
+            forbidden = self._table.completing if self._matcher is None else self._table.overrunning
+            return forbidden(self._tail, marker)
+        if len(self._markers) > 1:  # free text follows the reasoning
+            return []
+        return [self._table.eos_id, *self._table.overrunning(self._tail, marker)]
 
     def _consume(self, token_ids: list[int], data: bytes) -> None:
         if self._over or self._matcher is None or not self._matcher.consume_tokens(token_ids):

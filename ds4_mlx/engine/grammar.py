@@ -236,8 +236,10 @@ class _Parameters:
         self.required.update(top.get("required", []))
         if "additionalProperties" in top:
             self.others = top["additionalProperties"]
+        for key in ("enum", "const", "minProperties", "maxProperties", "patternProperties"):
+            if key in top:
+                self.cleaner.loosen(f"{key!r} of the parameters")
         if "patternProperties" in top:
-            self.cleaner.loosen("'patternProperties' of the parameters")
             self.others = True
         for key in ("allOf", "anyOf", "oneOf"):
             options = [option for option in top.get(key, []) if isinstance(option, dict)]

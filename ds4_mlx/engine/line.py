@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ds4_mlx.cache import PagedCache
 
 WORTH_SHARING = 2 * PAGE  # tokens for which a prompt waits until another has read what both begin with
-_PATIENCE = 16  # requests that may pass one that is too large for the moment; then it has the memory for itself
+_PATIENCE = 16  # requests that may pass another one, which may be too large for the moment; then it is next
 
 
 class Line:
@@ -82,24 +82,25 @@ class Line:
         readers = [work for work in self.prefilling if work not in taken]
         hurry: dict[int, int] = {}
         begun = self.begun()
-        room = not any(work.passed >= _PATIENCE and not self._fits(work, begun) for work in self.waiting)
-        for work in self.waiting:
+        passed = [work for work in self.waiting if work.passed >= _PATIENCE]
+        for work in passed or self.waiting:
             before = next((other for other in begun if _waits_for(work, other)), None)
             if before is not None:
                 hurry[before.number] = min(work.left, hurry.get(before.number, work.left))
-            elif not begun or (room and self._may_begin(work, begun, chunk)):
+            elif self._may_begin(work, begun, chunk):
                 readers.append(work)
         return self._turns.choose(readers, hurry) if readers else None
 
     def _may_begin(self, work: Work, begun: list[Work], chunk: int) -> bool:
-        """Few prompts are read at a time, those that are quickly done aside, and memory has to do for all."""
+        """Few prompts are read at a time, those that are quickly done aside, and memory has to do for all; but a single
+        request may have more than the budget.
+        """
+        if not begun:
+            return True
         few = len(self.prefilling) + len(self.restoring) < self._max_batch
-        return (few or work.left <= chunk) and self._fits(work, begun)
-
-    def _fits(self, work: Work, begun: list[Work]) -> bool:
-        """Whether the cache has pages for one more; a single one may have more than the budget."""
         budget, page_bytes = self._cache.budget, self._cache.pool.page_bytes
-        return budget is None or not begun or sum(other.pages() for other in [*begun, work]) * page_bytes <= budget
+        fits = budget is None or sum(other.pages() for other in [*begun, work]) * page_bytes <= budget
+        return fits and (few or work.left <= chunk)
 
 
 def _keep_for(reader: Work, work: Work) -> None:

@@ -118,7 +118,7 @@ class SchemaCleaner:
     def _value(self, key: str, value: Any, where: str) -> object:
         """The value of a keyword, with the schemas in it cleaned."""
         where = f"{where}.{key}"
-        if key in _LISTS or (key in _ONE and isinstance(value, list)):
+        if key in _LISTS or (key == "items" and isinstance(value, list)):
             if not isinstance(value, list):
                 raise UserError(f"{self.owner}: {where} must be a list of schemas.")
             return [self.clean(item, where) for item in value]

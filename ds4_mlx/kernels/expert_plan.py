@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-PAIRS = 32  # of a tile, at most
+PAIRS = 64  # of a tile, at most
 
 
 class Plan(NamedTuple):

@@ -2,10 +2,9 @@
 
 Two kernels. `gate_up` makes the SwiGLU rows of all (token, slot) pairs, `down` multiplies them with the down matrices
 and sums over a token's slots. Memory speed is the limit, so an expert that several tokens chose is read once: of the
-pairs that name it, the first leads and serves the others. `gate_up` keeps no codes from one run to the next (for
-further tokens the caches have them), so that many simdgroups fit on a core and hide what memory takes. `down` has
-fewer runs a row and holds the codes of its rows in registers for one token after another. Loops over
-what is in registers must be unrolled: registers have no index.
+pairs that name it, the first leads and serves the others, for which the caches have the codes. No codes are kept from
+one run to the next and few numbers are decoded at a time: what counts is that many simdgroups fit on a core, for they
+hide what memory takes. Loops over what is in registers must be unrolled: registers have no index.
 """
 
 from __future__ import annotations
@@ -24,33 +23,42 @@ from ds4_mlx.kernels.runs import RunText, run_text
 from ds4_mlx.kernels.vectors_text import VECTORS
 
 MOST_TOKENS = 8
-_ROWS = 2  # matrix rows per simdgroup
-# Where something else was measured to be faster for gate_up (H100, one token): 29.4 us against 35.5 with 2 rows of
-# mxfp4, 32.5 against 38.1 without unrolling for iq2_xxs. More than 2 rows were slower.
-_GATE_UP_ROWS = {"mxfp4": 1}
-_GATE_UP_UNROLL = {"iq2_xxs": 2}  # runs of a lane at once
+# Matrix rows per simdgroup; on an H100, others were slower for one token.
+_GATE_UP_ROWS = 2
+_DOWN_ROWS = 4
 _SIMDGROUPS = 8  # per threadgroup
 
+# totals[r] += run codes[r] times the 32 numbers at `from`, part by part: few numbers are in registers at a time.
 _HEADER = """
-template <typename T>
-METAL_FUNC float2 load_32(const device T* x, thread float* v) {
+template <typename T, int COUNT>
+METAL_FUNC void add_run(
+    const thread Run* codes, const threadgroup uint* table, const device T* from, thread float* totals) {
   float2 sums = float2(0.0f);
+  float2 dots[COUNT];
   #pragma unroll
-  for (int i = 0; i < 4; i++) { load_8(x + 8 * i, v + 8 * i); }
+  for (int r = 0; r < COUNT; r++) { dots[r] = float2(0.0f); }
   #pragma unroll
-  for (int i = 0; i < 16; i++) { sums.x += v[i]; }
+  for (int part = 0; part < 32 / PART; part++) {
+    bool second = part * PART >= 16;
+    float values[PART];
+    #pragma unroll
+    for (int i = 0; i < PART; i += 8) { load_8(from + part * PART + i, values + i); }
+    #pragma unroll
+    for (int i = 0; i < PART; i++) {
+      if (second) { sums.y += values[i]; } else { sums.x += values[i]; }
+    }
+    #pragma unroll
+    for (int r = 0; r < COUNT; r++) {
+      float raw[PART];
+      raw_part(codes[r], table, part, raw);
+      #pragma unroll
+      for (int i = 0; i < PART; i++) {
+        if (second) { dots[r].y += raw[i] * values[i]; } else { dots[r].x += raw[i] * values[i]; }
+      }
+    }
+  }
   #pragma unroll
-  for (int i = 16; i < 32; i++) { sums.y += v[i]; }
-  return sums;
-}
-
-METAL_FUNC float2 dot_32(const thread float* a, const thread float* b) {
-  float2 dots = float2(0.0f);
-  #pragma unroll
-  for (int i = 0; i < 16; i++) { dots.x += a[i] * b[i]; }
-  #pragma unroll
-  for (int i = 16; i < 32; i++) { dots.y += a[i] * b[i]; }
-  return dots;
+  for (int r = 0; r < COUNT; r++) { totals[r] += finish_run(codes[r], dots[r], sums); }
 }
 """
 
@@ -74,37 +82,26 @@ _GATE_UP = """
       for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
         if (experts[q] != expert) {{ continue; }}
         served += 1;
-        float gates[ROWS];
-        float ups[ROWS];
+        float totals[2 * ROWS];
         #pragma unroll
-        for (uint r = 0; r < ROWS; r++) {{ gates[r] = 0.0f; ups[r] = 0.0f; }}
+        for (uint r = 0; r < 2 * ROWS; r++) {{ totals[r] = 0.0f; }}
         const device T* row = x + size_t(q / SLOTS) * K;
         size_t first = size_t(expert) * N * RUNS;
-        #pragma unroll {unroll}
+        #pragma unroll 1
         for (uint run = lane; run < RUNS; run += 32) {{
-          Run gate[ROWS];
-          Run up[ROWS];
+          Run codes[2 * ROWS];
           #pragma unroll
           for (uint r = 0; r < ROWS; r++) {{
             size_t number = first + size_t(metal::min(row0 + r, uint(N - 1))) * RUNS + run;
-            gate[r] = load_run({w1}, number);
-            up[r] = load_run({w3}, number);
+            codes[2 * r] = load_run({w1}, number);
+            codes[2 * r + 1] = load_run({w3}, number);
           }}
-          float values[32];
-          float2 sums = load_32(row + 32 * run, values);
-          #pragma unroll
-          for (uint r = 0; r < ROWS; r++) {{
-            float raw[32];
-            raw_run(gate[r], table, raw);
-            gates[r] += finish_run(gate[r], dot_32(raw, values), sums);
-            raw_run(up[r], table, raw);
-            ups[r] += finish_run(up[r], dot_32(raw, values), sums);
-          }}
+          add_run<T, 2 * ROWS>(codes, table, row + 32 * run, totals);
         }}
         #pragma unroll
         for (uint r = 0; r < ROWS; r++) {{
-          float g = simd_sum(gates[r]);
-          float u = simd_sum(ups[r]);
+          float g = simd_sum(totals[2 * r]);
+          float u = simd_sum(totals[2 * r + 1]);
           if (lane == r && row0 + r < N) {{
             // As the reference: both products rounded, the rest in float, the route weight before the next product.
             g = metal::min(float(static_cast<T>(g)), limit);
@@ -118,7 +115,6 @@ _GATE_UP = """
 
 _DOWN = """
     constexpr uint RUNS = K / 32;
-    constexpr uint EACH = (RUNS + 31) / 32;
     {table}
     threadgroup float products[ROWS * PAIRS];
     uint lane = thread_index_in_simdgroup;
@@ -127,39 +123,26 @@ _DOWN = """
       uint expert = experts[pair];
       {earlier}
       if (earlier % SHARED == 0) {{
-        Run codes[ROWS][EACH];
-        #pragma unroll
-        for (uint r = 0; r < ROWS; r++) {{
-          size_t first = (size_t(expert) * N + metal::min(row0 + r, uint(N - 1))) * RUNS;
-          #pragma unroll
-          for (uint i = 0; i < EACH; i++) {{
-            codes[r][i] = load_run({w2}, first + metal::min(lane + 32 * i, RUNS - 1));
-          }}
-        }}
+        size_t first = size_t(expert) * N * RUNS;
         uint served = 0;
         for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
           if (experts[q] != expert) {{ continue; }}
           served += 1;
-          float dots[ROWS];
+          float totals[ROWS];
           #pragma unroll
-          for (uint r = 0; r < ROWS; r++) {{ dots[r] = 0.0f; }}
-          #pragma unroll
-          for (uint i = 0; i < EACH; i++) {{
-            uint run = lane + 32 * i;
-            if (run < RUNS) {{
-              float values[32];
-              float2 sums = load_32(inner + size_t(q) * K + 32 * run, values);
-              #pragma unroll
-              for (uint r = 0; r < ROWS; r++) {{
-                float raw[32];
-                raw_run(codes[r][i], table, raw);
-                dots[r] += finish_run(codes[r][i], dot_32(raw, values), sums);
-              }}
+          for (uint r = 0; r < ROWS; r++) {{ totals[r] = 0.0f; }}
+          #pragma unroll 2
+          for (uint run = lane; run < RUNS; run += 32) {{
+            Run codes[ROWS];
+            #pragma unroll
+            for (uint r = 0; r < ROWS; r++) {{
+              codes[r] = load_run({w2}, first + size_t(metal::min(row0 + r, uint(N - 1))) * RUNS + run);
             }}
+            add_run<T, ROWS>(codes, table, inner + size_t(q) * K + 32 * run, totals);
           }}
           #pragma unroll
           for (uint r = 0; r < ROWS; r++) {{
-            float dot = simd_sum(dots[r]);
+            float dot = simd_sum(totals[r]);
             if (lane == r) {{ products[r * PAIRS + q] = float(static_cast<T>(dot)); }}
           }}
         }}
@@ -183,11 +166,16 @@ def _text(
     name: str, body: str, runs: RunText, inputs: Sequence[str], matrices: Sequence[str], output: str
 ) -> KernelText:
     pieces = {matrix: ", ".join(runs.arrays(matrix)) for matrix in matrices}
-    unroll = _GATE_UP_UNROLL.get(runs.format, 1)
-    source = body.format(table=runs.table_text, earlier=_EARLIER, unroll=unroll, **pieces)
+    source = body.format(table=runs.table_text, earlier=_EARLIER, **pieces)
     arrays = [array for matrix in matrices for array in runs.arrays(matrix)]
     names = [*inputs, *arrays, *(["lookup"] if runs.table else [])]
-    return KernelText(f"{name}_{runs.format}", tuple(names), (output,), source, VECTORS + runs.header + _HEADER)
+    return KernelText(
+        f"{name}_{runs.format}",
+        tuple(names),
+        (output,),
+        source,
+        VECTORS + runs.header + runs.rows + _HEADER,
+    )
 
 
 def _template(x: mx.array, experts: mx.array, rows: int, each: int, simdgroups: int, table: int) -> Template:
@@ -206,12 +194,12 @@ def _template(x: mx.array, experts: mx.array, rows: int, each: int, simdgroups: 
 
 
 def _launch_gate_up(
-    x: mx.array, experts: mx.array, weights: mx.array, limit: mx.array, *arrays: mx.array, each: int, table: int
+    x: mx.array, experts: mx.array, weights: mx.array, limit: mx.array, *arrays: mx.array, table: int
 ) -> Launch:
     rows = arrays[0].shape[1]
-    groups = -(-rows // (each * _SIMDGROUPS))
+    groups = -(-rows // (_GATE_UP_ROWS * _SIMDGROUPS))
     return Launch(
-        _template(x, experts, rows, each, _SIMDGROUPS, table),
+        _template(x, experts, rows, _GATE_UP_ROWS, _SIMDGROUPS, table),
         (32 * _SIMDGROUPS * groups, experts.size, 1),
         (32 * _SIMDGROUPS, 1, 1),
         [(experts.size, rows)],
@@ -223,8 +211,8 @@ def _launch_down(inner: mx.array, experts: mx.array, *arrays: mx.array, table: i
     rows = arrays[0].shape[1]
     simdgroups = min(_SIMDGROUPS, experts.size)
     return Launch(
-        _template(inner, experts, rows, _ROWS, simdgroups, table),
-        (32 * simdgroups * -(-rows // _ROWS), 1, 1),
+        _template(inner, experts, rows, _DOWN_ROWS, simdgroups, table),
+        (32 * simdgroups * -(-rows // _DOWN_ROWS), 1, 1),
         (32 * simdgroups, 1, 1),
         [(experts.shape[0], rows)],
         [mx.float32],
@@ -238,7 +226,7 @@ def gate_up_kernel(name: str) -> Kernel:
     """
     runs = run_text(name)
     text = _text("expert_gate_up", _GATE_UP, runs, ("x", "experts", "weights", "limit"), ("w1", "w3"), "inner")
-    launch = partial(_launch_gate_up, each=_GATE_UP_ROWS.get(name, _ROWS), table=runs.table_size)
+    launch = partial(_launch_gate_up, table=runs.table_size)
     return Kernel(text, partial(gate_up_twin, name), launch, partial(samples, gate_up_inputs, ROW_SIZES, name))
 
 

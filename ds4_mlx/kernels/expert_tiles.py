@@ -1,9 +1,10 @@
 """Routed experts for many tokens: matrix products over tiles, the tokens of an expert together.
 
-The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 32 pairs of one expert with some
-rows of its matrix: 32 columns of the weights are decoded into threadgroup memory, then simdgroup matrices take over.
-There are as many threadgroups as tiles can be at most, R / 32 + E of them per stripe of rows, however unevenly the
-pairs fall.
+The (token, slot) pairs are sorted by expert (`Plan`). A threadgroup multiplies up to 64 pairs of one expert with some
+rows of its matrix: 64 columns of both are put into threadgroup memory, the weights decoded, then simdgroup matrices
+take over, by blocks that are one instruction on tensor cores (`tensor_text.py`). Codes of the next columns are read
+while these are multiplied. There are as many threadgroups as tiles can be at most, R / 64 + E of them per stripe of
+rows, however unevenly the pairs fall.
 
 Tiles are float for float activations. For half and bfloat16 both operands are halves: 11 bits hold all that a
 bfloat16 activation has, which after a norm or the clamped SwiGLU is far from a half's limits, and they round a weight
@@ -25,21 +26,67 @@ from ds4_mlx.kernels.kernel import Kernel, Launch
 from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.metal_on_cuda.signature import TemplateValue
 from ds4_mlx.kernels.runs import RunText, run_text
+from ds4_mlx.kernels.tensor_text import TENSORS
 from ds4_mlx.kernels.vectors_text import VECTORS
 
 _SIMDGROUPS = 4
 _STRIPE = 128  # matrix rows of a tile, all matrices together
 
+# A tile of weights or activations is a multiple of what all threads put there at once: 32 weights of a row or 16
+# activations each. Halves are put in the order of `pairs_run`: neighbours are APART weights from one another.
+_RAW_RUN = """
+METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
+  #pragma unroll
+  for (int part = 0; part < 32 / PART; part++) { raw_part(run, table, part, v + part * PART); }
+}
+"""
+
+_HEADER = """
+METAL_FUNC void put_run(const thread Run& run, const threadgroup uint* table, threadgroup float* p) {
+  float w[32];
+  weights_run(run, table, w);
+  #pragma unroll
+  for (int j = 0; j < 32; j += 8) { store_8(p + j, w + j); }
+}
+
+METAL_FUNC void put_run(const thread Run& run, const threadgroup uint* table, threadgroup half* p) {
+  uint words[16];
+  pairs_run(run, table, words);
+  #pragma unroll
+  for (int j = 0; j < 4; j++) {
+    ((threadgroup uint4*)p)[j] = uint4(words[4 * j], words[4 * j + 1], words[4 * j + 2], words[4 * j + 3]);
+  }
+}
+
+METAL_FUNC void put_16(threadgroup float* p, const thread float* v) {
+  store_8(p, v);
+  store_8(p + 8, v + 8);
+}
+
+METAL_FUNC void put_16(threadgroup half* p, const thread float* v) {
+  uint words[8];
+  #pragma unroll
+  for (int i = 0; i < 8; i++) {
+    int j = i / APART * 2 * APART + i % APART;
+    words[i] = half_pair(v[j], v[j + APART]);
+  }
+  ((threadgroup uint4*)p)[0] = uint4(words[0], words[1], words[2], words[3]);
+  ((threadgroup uint4*)p)[1] = uint4(words[4], words[5], words[6], words[7]);
+}
+"""
 
 _BODY = """
     constexpr uint RUNS = K / 32;
-    // Rows of both tiles have a gap, so that columns fall into different banks.
-    constexpr uint STRIDE = 40;
-    constexpr uint ACROSS = PAIRS + 8;
-    constexpr float UP = sizeof(H) == 2 ? 1024.0f : 1.0f;
-    constexpr uint BLOCKS = BN / (8 * SIMDGROUPS);  // of 8 rows, per simdgroup and matrix
+    constexpr uint STRIDE = COLUMNS + 16 / sizeof(H);  // a gap, so that rows fall into different banks
+    constexpr uint EACH = COLUMNS / 32;  // runs of a row at once
+    constexpr uint THREADS = 32 * SIMDGROUPS;
+    constexpr uint CODES = MATRICES * BN * EACH / THREADS;  // runs, per thread
+    constexpr uint CHUNKS = PAIRS * COLUMNS / 16 / THREADS;  // of 16 activations, per thread
+    constexpr uint BLOCKS = BN / 16 / SIMDGROUPS;  // of 16 rows, per simdgroup and matrix
+    constexpr uint SHOWN = 32;  // pairs of results at once
+    constexpr float DOWN = sizeof(H) == 2 ? 1.0f / 1024.0f : 1.0f;
     {table}
-    // Weights [MATRICES * BN][STRIDE] and activations [32][ACROSS]; at the end, results [BN][PAIRS + 1].
+    // Weights [MATRICES * BN][STRIDE] and activations [PAIRS][STRIDE]; at the end, results [BN][SHOWN + 1].
     threadgroup float4 aligned_pool[POOL / 4];
     threadgroup float* pool = (threadgroup float*)aligned_pool;
     threadgroup H* ws = (threadgroup H*)pool;
@@ -56,58 +103,68 @@ _BODY = """
       uint first = starts[expert] + (tile - tiles[expert]) * PAIRS;
       uint count = metal::min(uint(PAIRS), starts[expert + 1] - first);
       uint filled = (count + 7) / 8;  // blocks of pairs that there is something to multiply with
-      simdgroup_matrix<float, 8, 8> sums[MATRICES][BLOCKS][PAIRS / 8];
+      simdgroup_matrix<float, 8, 8> sums[MATRICES][BLOCKS][PAIRS / 8][2];
       #pragma unroll
       for (uint m = 0; m < MATRICES; m++) {{
         #pragma unroll
         for (uint b = 0; b < BLOCKS; b++) {{
           #pragma unroll
-          for (uint p = 0; p < PAIRS / 8; p++) {{ sums[m][b][p] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f); }}
+          for (uint p = 0; p < PAIRS / 8; p++) {{
+            sums[m][b][p][0] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+            sums[m][b][p][1] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+          }}
         }}
       }}
-      for (uint run = 0; run < RUNS; run++) {{
-        for (uint i = thread_number; i < MATRICES * BN; i += 32 * SIMDGROUPS) {{
-          size_t number = (size_t(expert) * N + metal::min(row0 + i % BN, uint(N - 1))) * RUNS + run;
-          Run codes = {load};
-          float values[32];
-          weights_run(codes, table, values);
-          #pragma unroll
-          for (uint j = 0; j < 32; j++) {{ values[j] *= UP; }}
-          #pragma unroll
-          for (uint j = 0; j < 32; j += 8) {{ store_8(ws + i * STRIDE + j, values + j); }}
+      size_t from[CHUNKS];
+      #pragma unroll
+      for (uint c = 0; c < CHUNKS; c++) {{
+        uint i = c * THREADS + thread_number;
+        uint p = metal::min(i / (COLUMNS / 16), count - 1);
+        from[c] = size_t({row}) * K + i % (COLUMNS / 16) * 16;
+      }}
+      Run codes[CODES];
+      {read_first}
+      for (uint k0 = 0; k0 < K; k0 += COLUMNS) {{
+        float values[CHUNKS][16];
+        #pragma unroll
+        for (uint c = 0; c < CHUNKS; c++) {{
+          load_8(x + from[c] + k0, values[c]);
+          load_8(x + from[c] + k0 + 8, values[c] + 8);
         }}
-        // Turned over, for the activations are the right operand.
-        for (uint i = thread_number; i < 4 * PAIRS; i += 32 * SIMDGROUPS) {{
-          uint p = i / 4;
-          uint j = 8 * (i % 4);
-          float values[8];
-          #pragma unroll
-          for (uint c = 0; c < 8; c++) {{ values[c] = 0.0f; }}
-          if (p < count) {{ load_8(x + size_t({row}) * K + 32 * run + j, values); }}
-          #pragma unroll
-          for (uint c = 0; c < 8; c++) {{ xs[(j + c) * ACROSS + p] = static_cast<H>(values[c]); }}
+        #pragma unroll
+        for (uint c = 0; c < CODES; c++) {{
+          uint i = c * THREADS + thread_number;
+          put_run(codes[c], table, ws + i / EACH * STRIDE + i % EACH * 32);
+        }}
+        #pragma unroll
+        for (uint c = 0; c < CHUNKS; c++) {{
+          uint i = c * THREADS + thread_number;
+          put_16(xs + i / (COLUMNS / 16) * STRIDE + i % (COLUMNS / 16) * 16, values[c]);
+        }}
+        if (k0 + COLUMNS < K) {{
+          {read_next}
         }}
         threadgroup_barrier(mem_flags::mem_threadgroup);
         #pragma unroll
-        for (uint k = 0; k < 32; k += 8) {{
-          simdgroup_matrix<H, 8, 8> left[MATRICES][BLOCKS];
+        for (uint k = 0; k < COLUMNS; k += 32) {{
+          Left32<H> left[MATRICES][BLOCKS];
           #pragma unroll
           for (uint m = 0; m < MATRICES; m++) {{
             #pragma unroll
             for (uint b = 0; b < BLOCKS; b++) {{
-              simdgroup_load(left[m][b], ws + (m * BN + 8 * (simdgroup * BLOCKS + b)) * STRIDE + k, STRIDE);
+              load_left(left[m][b], ws + (m * BN + 16 * (simdgroup * BLOCKS + b)) * STRIDE + k, STRIDE);
             }}
           }}
           #pragma unroll
           for (uint p = 0; p < PAIRS / 8; p++) {{
             if (p < filled) {{
-              simdgroup_matrix<H, 8, 8> right;
-              simdgroup_load(right, xs + k * ACROSS + 8 * p, ACROSS);
+              Right32<H> right;
+              load_right(right, xs + 8 * p * STRIDE + k, STRIDE);
               #pragma unroll
               for (uint m = 0; m < MATRICES; m++) {{
                 #pragma unroll
                 for (uint b = 0; b < BLOCKS; b++) {{
-                  simdgroup_multiply_accumulate(sums[m][b][p], left[m][b], right, sums[m][b][p]);
+                  multiply_32(sums[m][b][p][0], sums[m][b][p][1], left[m][b], right);
                 }}
               }}
             }}
@@ -116,41 +173,66 @@ _BODY = """
         threadgroup_barrier(mem_flags::mem_threadgroup);
       }}
       #pragma unroll
-      for (uint b = 0; b < BLOCKS; b++) {{
+      for (uint shown = 0; shown < PAIRS; shown += SHOWN) {{
         #pragma unroll
         for (uint p = 0; p < PAIRS / 8; p++) {{
-          {combine}
-          simdgroup_store(sums[0][b][p], pool + 8 * (simdgroup * BLOCKS + b) * (PAIRS + 1) + 8 * p, PAIRS + 1);
+          uint at = 8 * p;
+          if (at >= shown && at < shown + SHOWN) {{
+            #pragma unroll
+            for (uint b = 0; b < BLOCKS; b++) {{
+              #pragma unroll
+              for (uint h = 0; h < 2; h++) {{
+                {combine}
+                threadgroup float* to = pool + (16 * (simdgroup * BLOCKS + b) + 8 * h) * (SHOWN + 1) + at - shown;
+                simdgroup_store(sums[0][b][p][h], to, SHOWN + 1);
+              }}
+            }}
+          }}
         }}
-      }}
-      threadgroup_barrier(mem_flags::mem_threadgroup);
-      for (uint i = thread_number; i < count * BN; i += 32 * SIMDGROUPS) {{
-        uint p = i / BN;
-        uint row = i % BN;
-        if (row0 + row < N) {{
-          float value = pool[row * (PAIRS + 1) + p];
-          {write}
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        uint here = count < shown ? 0u : metal::min(count - shown, SHOWN);
+        for (uint i = thread_number; i < here * BN; i += THREADS) {{
+          uint p = shown + i / BN;
+          uint row = i % BN;
+          if (row0 + row < N) {{
+            float value = pool[row * (SHOWN + 1) + i / BN];
+            {write}
+          }}
         }}
+        if (shown + SHOWN < PAIRS) {{ threadgroup_barrier(mem_flags::mem_threadgroup); }}
       }}
     }}
 """
 
+# Codes of the columns from 32 * RUN on.
+_READ = """#pragma unroll
+      for (uint c = 0; c < CODES; c++) {
+        uint i = c * THREADS + thread_number;
+        uint r = i / EACH;
+        size_t number = (size_t(expert) * N + metal::min(row0 + r % BN, uint(N - 1))) * RUNS + RUN + i % EACH;
+        codes[c] = LOAD;
+      }"""
+
 # As the reference: both products rounded, the rest in float.
-_COMBINE = """for (uint i = 0; i < 2; i++) {{
-            float g = metal::min(float(static_cast<T>(sums[0][b][p].thread_elements()[i] / UP)), limit);
-            float u = metal::clamp(float(static_cast<T>(sums[1][b][p].thread_elements()[i] / UP)), -limit, limit);
-            sums[0][b][p].thread_elements()[i] = g / (1.0f + metal::exp(-g)) * u;
-          }}"""
+_COMBINE = """for (uint i = 0; i < 2; i++) {
+                  float g = sums[0][b][p][h].thread_elements()[i] * DOWN;
+                  g = metal::min(float(static_cast<T>(g)), limit);
+                  float u = sums[1][b][p][h].thread_elements()[i] * DOWN;
+                  u = metal::clamp(float(static_cast<T>(u)), -limit, limit);
+                  sums[0][b][p][h].thread_elements()[i] = g / (1.0f + metal::exp(-g)) * u;
+                }"""
 
 
-def _text(name: str, runs: RunText, inputs: Sequence[str], output: str, **pieces: str) -> KernelText:
-    source = _BODY.format(table=runs.table_text, **pieces)
+def _text(name: str, runs: RunText, inputs: Sequence[str], output: str, load: str, **pieces: str) -> KernelText:
+    read = _READ.replace("LOAD", load)
+    first, following = read.replace("RUN +", ""), read.replace("RUN +", "k0 / 32 + EACH +")
+    source = _BODY.format(table=runs.table_text, read_first=first, read_next=following, **pieces)
     return KernelText(
         f"{name}_{runs.format}",
         (*inputs, *(["lookup"] if runs.table else [])),
         (output,),
         source,
-        VECTORS + runs.header,
+        VECTORS + TENSORS + runs.header + _RAW_RUN + runs.tiles + _HEADER,
     )
 
 
@@ -158,7 +240,9 @@ def _launch(x: mx.array, order: mx.array, matrix: mx.array, *, slots: int, matri
     experts, rows = matrix.shape[:2]
     half = x.dtype != mx.float32
     stripe, pairs = _STRIPE // matrices, order.size
-    words = -(-max((_STRIPE * 40 + 32 * (PAIRS + 8)) // (2 if half else 1), stripe * (PAIRS + 1)) // 4) * 4
+    columns = 64 if half and x.shape[-1] % 64 == 0 else 32
+    floats = (_STRIPE + PAIRS) * ((columns + 8) // 2 if half else columns + 4)
+    words = -(-max(floats, stripe * 33) // 4) * 4
     most_tiles = pairs // PAIRS + min(experts, pairs)
     template: list[tuple[str, TemplateValue]] = [
         ("T", x.dtype),
@@ -171,6 +255,7 @@ def _launch(x: mx.array, order: mx.array, matrix: mx.array, *, slots: int, matri
         ("PAIRS", PAIRS),
         ("MATRICES", matrices),
         ("BN", stripe),
+        ("COLUMNS", columns),
         ("SIMDGROUPS", _SIMDGROUPS),
         ("POOL", words),
         *([("TABLE", table)] if table else []),
@@ -201,7 +286,7 @@ def tile_gate_up_kernel(name: str) -> Kernel:
         runs,
         ("x", "weights", "limit", *Plan._fields, *w1, *w3),
         "inner",
-        load=f"i < BN ? load_run({', '.join(w1)}, number) : load_run({', '.join(w3)}, number)",
+        load=f"r < BN ? load_run({', '.join(w1)}, number) : load_run({', '.join(w3)}, number)",
         row="order[first + p] / SLOTS",
         combine=_COMBINE,
         write="inner[size_t(first + p) * N + row0 + row] = static_cast<T>(value * weights[order[first + p]]);",
@@ -227,7 +312,7 @@ def tile_down_kernel(name: str) -> Kernel:
         load=f"load_run({', '.join(w2)}, number)",
         row="(first + p)",
         combine="",
-        write="y[size_t(order[first + p]) * N + row0 + row] = static_cast<T>(value / UP);",
+        write="y[size_t(order[first + p]) * N + row0 + row] = static_cast<T>(value * DOWN);",
     )
     launch = partial(_launch_down, table=runs.table_size)
     return Kernel(text, partial(tile_down_twin, name), launch, partial(samples, tile_down_inputs, TILE_SIZES, name))

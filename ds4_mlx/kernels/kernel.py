@@ -31,7 +31,7 @@ class Kernel:
     text: names and body, under the dialect rules of docs/kernels.md. twin: the same function in plain operations, which
     defines what the kernel computes, and computes it where there is no GPU. launch: from the inputs to a `Launch`.
     samples: inputs for the self-test, the same ones every time. exact: whether kernel and twin are equal bit for bit;
-    otherwise `relative_error` is bounded by the dtype of the first input (`tolerance`).
+    otherwise `relative_error` is bounded by the dtypes of the first input and of the outputs (`tolerance`).
     """
 
     text: KernelText
@@ -42,7 +42,8 @@ class Kernel:
 
     def tolerance(self, inputs: Sequence[mx.array]) -> float:
         """How large `relative_error` may be for these inputs."""
-        return 0.0 if self.exact else tolerance(inputs[0].dtype)
+        dtypes = inputs[0].dtype, *self.launch(*inputs).output_dtypes
+        return 0.0 if self.exact else max(tolerance(dtype) for dtype in dtypes if mx.issubdtype(dtype, mx.floating))
 
     def __call__(self, *inputs: mx.array) -> list[mx.array]:
         """One array per output of the text, computed on the default device."""

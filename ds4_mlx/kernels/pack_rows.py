@@ -1,6 +1,7 @@
 """Rows to what the cache stores: rounding, codes and exponents in one pass. `ds4_mlx.quant.rows` is the definition.
 
-A simdgroup takes 64 neighbouring channels, two a lane: one block of a K=V row, or two of an index row.
+A simdgroup takes 64 neighbouring channels, two a lane: one block of a K=V row, or two of an index row. `ENCODE` is for
+every kernel that rounds rows itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ds4_mlx.quant.simulate import INDEX_BLOCK, KV_BLOCK
 _SIMDGROUPS = 8  # per threadgroup
 
 # Magnitudes are compared by their bits, which have the order of the numbers, infinity and NaN above them all.
-_HEADER = """
+ENCODE = """
 METAL_FUNC uint magnitude_bits(float x) { return as_type<uint>(x) & 0x7fffffffu; }
 
 // The biased exponent of the smallest power of two s with amax <= largest code * s, but at least `least`: that of the
@@ -127,7 +128,7 @@ def _launch_pack_index(rows: mx.array) -> Launch:
 def pack_kv_kernel(nope_dim: int) -> Kernel:
     """rows [n, d] -> the arrays of a `PackedKV` with `nope_dim` codes a row."""
     return Kernel(
-        KernelText("pack_kv", ("rows",), PackedKV._fields, _PACK_KV, _HEADER),
+        KernelText("pack_kv", ("rows",), PackedKV._fields, _PACK_KV, ENCODE),
         lambda rows: list(definition.pack_kv(rows, nope_dim)),
         partial(_launch_pack_kv, nope_dim=nope_dim),
         samples.pack_kv_samples,
@@ -137,7 +138,7 @@ def pack_kv_kernel(nope_dim: int) -> Kernel:
 
 # rows [n, d] -> the arrays of a `PackedIndex`.
 PACK_INDEX = Kernel(
-    KernelText("pack_index", ("rows",), PackedIndex._fields, _PACK_INDEX, _HEADER),
+    KernelText("pack_index", ("rows",), PackedIndex._fields, _PACK_INDEX, ENCODE),
     lambda rows: list(definition.pack_index(rows)),
     _launch_pack_index,
     samples.pack_index_samples,

@@ -7,10 +7,14 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
+from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
 from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
+from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
 from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
@@ -21,6 +25,16 @@ KERNELS: list[Kernel] = [
     UNPACK_KV,
     PACK_INDEX,
     *(unpack_index_kernel(dtype) for dtype in DTYPES),
+    *(attention_rows_kernel(indexed=indexed) for indexed in (False, True)),
+    attend_kernel(0, choosing=False),
+    attend_kernel(4, choosing=False),
+    attend_kernel(4, choosing=True),
+    attend_kernel(128, choosing=False),
+    *(combine_kernel(dtype) for dtype in DTYPES),
+    INDEX_SCORES,
+    *(best_entries_kernel(512, 2_048, given=given) for given in (False, True)),
+    KEEP_ROWS,
+    *(pool_kernel(kind, dtype) for kind in KINDS for dtype in DTYPES),
 ]
 
 

@@ -8,13 +8,17 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ds4_mlx.cache import RowsOf, last_rows
+from ds4_mlx.cache import Rows, RowsOf
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attention_rows import attention_rows_kernel
+from ds4_mlx.kernels.index_twins import choose_entries, index_scores
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
-from ds4_mlx.model.indexer import Indexer, IndexQueries, choose_entries, index_scores
+from ds4_mlx.model.indexer import Indexer, IndexQueries
 from ds4_mlx.model.linear import GroupedLinear, Numerics, QuantizedLinear, RMSNorm, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
+from ds4_mlx.model.step import Windows, is_step, joint
 
 # Queries attended at once: this many, or fewer where one float32 score per head and entry would pass the bound.
 # Evaluation holds a few arrays of that size.
@@ -29,6 +33,7 @@ class Attention(nn.Module):
         super().__init__()
         heads, dim = config.num_attention_heads, config.head_dim
         self._config, self._ratio, self._rope = config, ratio, rope
+        self._eps = mx.array(config.rms_norm_eps)
         self.attn_sink = mx.zeros((heads,))
         self.wq_a = QuantizedLinear(config.hidden_size, config.q_lora_rank, numerics)
         self.q_norm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)
@@ -44,11 +49,52 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """x [T, D] after attn_norm -> [T, D]. Reads and extends `state.layers[layer]` of every span's sequence."""
-        config, table = self._config, batch.table(self._rope)
+        config = self._config
         qr = self.q_norm(self.wq_a(x))
         q = mx.unflatten(self.wq_b(qr), -1, (config.num_attention_heads, config.head_dim))  # [T, H, d]
+        kv = self.wkv(x)
+        o = (self._step if is_step(batch, config) else self._plain)(x, qr, q, kv, batch, layer)  # [T, H, d]
+        return self.wo_b(self.wo_a(mx.unflatten(o.flatten(1), -1, (config.o_groups, -1))))
+
+    def _step(self, x: mx.array, qr: mx.array, q: mx.array, kv: mx.array, batch: Batch, layer: int) -> mx.array:
+        """Few tokens by kernels, the tokens of all sequences in one launch each."""
+        pool, pages, index = batch.pool, batch.pool.entries[layer], batch.pool.index_entries[layer]
+        states = [span.state.layers[layer] for span in batch.spans]
+        old, held = joint([state.window for state in states], [(part.width, part.dtype) for part in pool.kv.parts])
+        windows = batch.shared(("windows", *held), lambda: Windows.of(batch, held, self._config.sliding_window))
+        table = batch.table(self._rope)
+        choosing = index is not None and max(span.end for span in batch.spans) // 4 > self._config.index_topk
+        queries = [self.indexer.project(qr)] if choosing else []
+        q, *rows = attention_rows_kernel(indexed=choosing)(
+            q, kv, self.kv_norm.weight, *table, self._eps, windows.sources, *old, *queries
+        )
+        window, queries = rows[:3], rows[3:]
+        # All sequences write before one reads, as in the plain path.
+        if self._ratio:
+            parts, blocks = self.compressor.step(x, batch, [state.compressor for state in states], "kv")
+            states = [replace(state, compressor=block) for state, block in zip(states, blocks, strict=True)]
+            if pages is not None and parts:
+                pages.write(batch.new_rows(self._ratio), parts)
+        for span, state, kept in zip(batch.spans, states, windows.kept, strict=True):
+            span.state.layers[layer] = replace(state, window=Rows(tuple(window), *kept))
+        if self._ratio == 4:
+            self.indexer.step(x, batch, layer)
+        if choosing and index is not None:
+            chosen = self.indexer.choose(x, queries[0], windows, index.arrays, self._config.index_topk)
+        else:
+            chosen = windows.pages  # not looked at
+        entries = pages.arrays if pages is not None else window  # the latter not looked at
+        sums = attend_kernel(self._ratio, choosing=choosing)(
+            q, windows.queries, windows.pages, chosen, *window, *entries
+        )
+        (o,) = combine_kernel(q.dtype)(*sums, self.attn_sink, *table)
+        return o
+
+    def _plain(self, x: mx.array, qr: mx.array, q: mx.array, kv: mx.array, batch: Batch, layer: int) -> mx.array:
+        """Any number of tokens by plain operations, one sequence after the other."""
+        config, table = self._config, batch.table(self._rope)
         q = apply_rope(unit_rms(q, config.rms_norm_eps), table)
-        kv = apply_rope(self.kv_norm(self.wkv(x)), table)  # [T, d], not rounded yet
+        kv = apply_rope(self.kv_norm(kv), table)  # [T, d], not rounded yet
         windows = self._extend_windows(kv, batch, layer)
         # All sequences write before one reads: a read that waits for its turn would make the next write copy the pool.
         if self._ratio:
@@ -60,8 +106,7 @@ class Attention(nn.Module):
             self._attend(q, window, index, batch, span, layer)
             for window, span in zip(windows, batch.spans, strict=True)
         ]
-        o = apply_rope(mx.concatenate(outputs), table, inverse=True)  # [T, H, d]
-        return self.wo_b(self.wo_a(mx.unflatten(o.flatten(1), -1, (config.o_groups, -1))))
+        return apply_rope(mx.concatenate(outputs), table, inverse=True)
 
     def _extend_windows(self, kv: mx.array, batch: Batch, layer: int) -> list[mx.array]:
         """The rows [w + n, d] that the n new tokens of each span can see in the window; keeps the last ones, encoded,
@@ -73,9 +118,9 @@ class Attention(nn.Module):
             state = span.state.layers[layer]
             parts = tuple(part[span.rows] for part in new)
             if state.window is not None:
-                parts = tuple(mx.concatenate(list(pair)) for pair in zip(state.window, parts, strict=True))
+                parts = tuple(mx.concatenate(list(pair)) for pair in zip(state.window.parts, parts, strict=True))
             start = max(0, parts[0].shape[0] - (self._config.sliding_window - 1 + span.state.draft))
-            span.state.layers[layer] = replace(state, window=last_rows(parts, start))
+            span.state.layers[layer] = replace(state, window=Rows.copied(parts, start))
             windows.append(form.decode(parts))
         return windows
 

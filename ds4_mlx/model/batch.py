@@ -6,14 +6,17 @@ spans.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from ds4_mlx.cache import PAGE, LayerPages, PagePool, RowsOf, SequenceState
 from ds4_mlx.model.rope import Rope, RopeTable
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Batch:
     _tables: dict[int, RopeTable] = field(default_factory=dict)
     _new_rows: dict[int, mx.array] = field(default_factory=dict)
     _held_rows: dict[tuple[int, int], mx.array] = field(default_factory=dict)
+    _shared: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Sequence[tuple[SequenceState, np.ndarray | mx.array]]) -> Batch:
@@ -91,6 +95,13 @@ class Batch:
         if key not in self._held_rows:
             self._held_rows[key] = span.state.table.rows(pages.ratio, span.end // pages.ratio)
         return RowsOf(pages, self._held_rows[key])
+
+    def shared(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for all layers of the call."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        made: Made = self._shared[key]
+        return made
 
     def advance(self) -> None:
         """Tells every sequence that its tokens have passed all layers."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ds4_mlx.cache import OpenBlock, last_rows
+from ds4_mlx.cache import Rows
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.pool_rows import KEEP_ROWS, Kind, pool_kernel
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.linear import LinearFloat32, RMSNorm
 from ds4_mlx.model.rope import Rope, apply_rope
+from ds4_mlx.model.step import Pooling, joint, needed_from
 
 
 class Projections(NamedTuple):
@@ -39,6 +42,7 @@ class Compressor(nn.Module):
         self.wgate = LinearFloat32(config.hidden_size, channels)
         self.ape = mx.zeros((ratio, channels))
         self.norm = RMSNorm(dim, config.rms_norm_eps)
+        self._eps = mx.array(config.rms_norm_eps)
 
     def project(self, x: mx.array, batch: Batch) -> Projections:
         """x [T, D] -> the projections of every token."""
@@ -46,32 +50,45 @@ class Compressor(nn.Module):
         return Projections(self.wkv(x), self.wgate(x) + ape)
 
     def entries(
-        self, new: Projections, span: Span, before: OpenBlock | None, dtype: mx.Dtype
-    ) -> tuple[mx.array, OpenBlock | None]:
+        self, new: Projections, span: Span, before: Rows | None, dtype: mx.Dtype
+    ) -> tuple[mx.array, Rows | None]:
         """Pools the blocks that the span completes -> entries [n, d], and what later ones need of the tokens so far."""
         values, gates = new.values[span.rows], new.gates[span.rows]
         if before is not None:
-            values = mx.concatenate([before.values, values])
-            gates = mx.concatenate([before.gates, gates])
+            old_values, old_gates = before.parts
+            values = mx.concatenate([old_values, values])
+            gates = mx.concatenate([old_gates, gates])
         end = span.position + span.length
         first = end - values.shape[0]  # position of the first row
         # What may be rolled back must not take more with it, so its blocks stay as well.
-        keep = max(0, self._needed_from(max(0, end - span.state.draft)) - first)
-        after = OpenBlock(*last_rows((values, gates), keep)) if keep < values.shape[0] else None
+        keep = max(0, needed_from(max(0, end - span.state.draft), self._ratio) - first)
+        after = Rows.copied((values, gates), keep) if keep < values.shape[0] else None
         first_block, stop_block = span.position // self._ratio, end // self._ratio
         if first_block == stop_block:
             return mx.zeros((0, self._dim), dtype=dtype), after
-        rows = slice(self._needed_from(span.position) - first, stop_block * self._ratio - first)
+        rows = slice(needed_from(span.position, self._ratio) - first, stop_block * self._ratio - first)
         pooled = self._pool(values[rows], gates[rows], has_previous=self._overlap and first_block > 0)
         positions = np.arange(first_block, stop_block) * self._ratio
         return apply_rope(self.norm(pooled.astype(dtype)), self._rope.table(positions)), after
 
-    def _needed_from(self, position: int) -> int:
-        """The first token that a sequence which goes on at `position` still needs: of the open block, or of the one
-        before it where entries overlap.
+    def step(
+        self, x: mx.array, batch: Batch, before: Sequence[Rows | None], kind: Kind
+    ) -> tuple[tuple[mx.array, ...], list[Rows | None]]:
+        """`project` and `entries` of all sequences for a call of few tokens, by one kernel.
+
+        x [T, D], each sequence's open block -> the entries as the cache stores them, an array per part (none if nothing
+        is completed), and the open blocks after the call.
         """
-        block = position // self._ratio - (1 if self._overlap else 0)
-        return max(0, block * self._ratio)
+        old, held = joint(before, [(self.ape.shape[1], mx.float32)] * 2)
+        key = "pooling", self._ratio, *held
+        pooling = batch.shared(key, lambda: Pooling.of(batch, held, self._ratio, self._rope))
+        rows = self.wkv(x), self.wgate(x), self.ape, pooling.phases, *old, pooling.sources
+        if pooling.blocks is None:
+            kept, parts = KEEP_ROWS(*rows), []
+        else:
+            both = pool_kernel(kind, x.dtype)(*rows, self.norm.weight, self._eps, pooling.blocks, *pooling.table)
+            kept, parts = both[:2], both[2:]
+        return tuple(parts), [at and Rows(tuple(kept), *at) for at in pooling.kept]
 
     def _pool(self, values: mx.array, gates: mx.array, *, has_previous: bool) -> mx.array:
         """Whole blocks of rows [blocks * ratio, c * d] -> one float32 entry [d] per new block."""

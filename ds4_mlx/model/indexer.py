@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,10 +10,13 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries
+from ds4_mlx.kernels.index_twins import head_weights
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.linear import Linear, Numerics, QuantizedLinear
 from ds4_mlx.model.rope import Rope, apply_rope
+from ds4_mlx.model.step import Windows
 from ds4_mlx.quant.simulate import rotate_and_simulate_index, rotate_index
 
 
@@ -35,12 +39,15 @@ class Indexer(nn.Module):
         self.weights_proj = Linear(config.hidden_size, self._heads)
         self.compressor = Compressor(config, 4, self._dim, rope)
 
+    def project(self, qr: mx.array) -> mx.array:
+        """qr [T, q_lora_rank] (after q_norm) -> queries [T, H, d], neither turned nor rounded."""
+        return mx.unflatten(self.wq_b(qr), -1, (self._heads, self._dim))
+
     def prepare(self, x: mx.array, qr: mx.array, batch: Batch) -> IndexQueries:
         """x [T, D] (attention input), qr [T, q_lora_rank] (after q_norm)."""
-        queries = mx.unflatten(self.wq_b(qr), -1, (self._heads, self._dim))
-        queries = self._round(apply_rope(queries, batch.table(self._rope)))
-        weights = self.weights_proj(x) * (self._dim**-0.5 * self._heads**-0.5)
-        return IndexQueries(queries, weights.astype(mx.float32), self.compressor.project(x, batch))
+        queries = self._round(apply_rope(self.project(qr), batch.table(self._rope)))
+        weights = head_weights(self.weights_proj(x), self._dim)
+        return IndexQueries(queries, weights, self.compressor.project(x, batch))
 
     def extend(self, prepared: IndexQueries, batch: Batch, layer: int) -> None:
         """Stores the index keys that the batch completes."""
@@ -57,6 +64,25 @@ class Indexer(nn.Module):
         if pages is not None and keys.shape[0]:
             pages.write(batch.new_rows(4), pages.format.encode(rotate_index(keys) if self._simulate else keys))
 
+    def step(self, x: mx.array, batch: Batch, layer: int) -> None:
+        """Stores the index keys that a call of few tokens completes; x [T, D]."""
+        states = [span.state.layers[layer] for span in batch.spans]
+        parts, blocks = self.compressor.step(x, batch, [state.index_compressor for state in states], "index")
+        for span, state, block in zip(batch.spans, states, blocks, strict=True):
+            span.state.layers[layer] = replace(state, index_compressor=block)
+        pages = batch.pool.index_entries[layer]
+        if pages is not None and parts:
+            pages.write(batch.new_rows(4), parts)
+
+    def choose(
+        self, x: mx.array, queries: mx.array, windows: Windows, arrays: Sequence[mx.array], topk: int
+    ) -> mx.array:
+        """The exact best entries of few queries [T, H, d], rotated and rounded; x [T, D], the index rows of the pool ->
+        uint32 [T, topk], ascending.
+        """
+        (scores,) = INDEX_SCORES(queries, self.weights_proj(x), windows.queries, windows.pages, *arrays)
+        return best_entries(scores, windows.queries, topk)
+
     def stored_keys(self, batch: Batch, span: Span, layer: int) -> mx.array:
         """All index keys [N, d] of the span's sequence, those of the span included."""
         pages = batch.pool.index_entries[layer]
@@ -65,25 +91,3 @@ class Indexer(nn.Module):
 
     def _round(self, x: mx.array) -> mx.array:
         return rotate_and_simulate_index(x) if self._simulate else x
-
-
-def index_scores(queries: mx.array, weights: mx.array, keys: mx.array) -> mx.array:
-    """sum_h w_h * relu(q_h . k): queries [B, H, d], weights [B, H], keys [N, d] -> float32 [B, N]."""
-    products = queries.astype(mx.float32) @ keys.astype(mx.float32).T  # [B, H, N]
-    return (weights[:, None] @ mx.maximum(products, 0)).squeeze(1)
-
-
-def choose_entries(scores: mx.array, visible: mx.array, k: int) -> mx.array:
-    """The exact top k of each row: scores [B, N], visible bool [B, N] -> entry numbers [B, k], ascending.
-
-    Among equal scores the earlier entry wins, so the choice depends neither on the chunk a query came in nor on the
-    backend's sort. Rows with fewer than k visible entries are filled with N, which is no entry. Needs N > k.
-    """
-    n = scores.shape[-1]
-    scores = mx.where(visible, scores, -mx.inf)
-    threshold = mx.sort(scores, axis=-1)[:, n - k, None]
-    above = scores > threshold
-    ties = visible & (scores == threshold)
-    room = k - above.sum(axis=-1, keepdims=True)
-    chosen = above | (ties & (mx.cumsum(ties.astype(mx.int32), axis=-1) <= room))
-    return mx.sort(mx.where(chosen, mx.arange(n), n), axis=-1)[:, :k]

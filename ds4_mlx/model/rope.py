@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.attention_twins import turn_pairs
 
 
 class RopeTable(NamedTuple):
@@ -70,13 +71,4 @@ def apply_rope(x: mx.array, table: RopeTable, *, inverse: bool = False) -> mx.ar
 
     `inverse` rotates back: values carry the rotation of their own position, because keys serve as values (spec 3.6).
     """
-    pairs = table.cos.shape[-1]
-    shape = (table.cos.shape[0],) + (1,) * (x.ndim - 2) + (pairs,)
-    cos, sin = table.cos.reshape(shape), table.sin.reshape(shape)
-    if inverse:
-        sin = -sin
-    still, turned = x[..., : -2 * pairs], x[..., -2 * pairs :]
-    a, b = mx.unflatten(turned.astype(mx.float32), -1, (pairs, 2)).split(2, axis=-1)
-    a, b = a.squeeze(-1), b.squeeze(-1)
-    rotated = mx.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).flatten(-2)
-    return mx.concatenate([still, rotated.astype(x.dtype)], axis=-1)
+    return turn_pairs(x, table.cos, -table.sin if inverse else table.sin)

@@ -66,7 +66,7 @@ def create_app(engine: Engine, model: ServedModel, options: ServerOptions | None
         app.add_middleware(
             CORSMiddleware, allow_origins=list(options.cors), allow_methods=["*"], allow_headers=["*"]
         )  # outermost: a browser's preflight brings no key
-    _add_errors(app)
+    _add_errors(app, service)
     _add_pages(app, service)
     add_catalog(app, options, model)
     _add_chat(app, service)
@@ -145,7 +145,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.page(), media_type=CONTENT_TYPE)
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, service: Service) -> None:
     def respond(request: Request, error: ApiError, status: int | None = None) -> Response:
         dialect = dialect_of(request.url.path)
         body = to_json(error.body(dialect, getattr(request.state, "request_id", "")))
@@ -157,7 +157,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def wrong_body(request: Request, error: RequestValidationError) -> Response:
-        return respond(request, _validation_error(error))
+        wrong = _validation_error(error)
+        service.refused(request.state.request_id, request.url.path, error.body, wrong)
+        return respond(request, wrong)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

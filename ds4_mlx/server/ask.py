@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ds4_mlx.engine.sampling import SamplingOptions
-from ds4_mlx.errors import UserError
 from ds4_mlx.server.errors import invalid
 
 MAX_STOPS = 16
@@ -56,49 +55,6 @@ class Ask:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     choices: int = 1
-
-
-def sampling_options(
-    *,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    min_p: float | None = None,
-    seed: int | None = None,
-    presence_penalty: float | None = None,
-    frequency_penalty: float | None = None,
-    logit_bias: dict[str, float] | None = None,
-) -> SamplingOptions:
-    """The options that were given, the others as the model card has them. Raises a 400 that names the wrong one."""
-    for name, penalty in (("presence_penalty", presence_penalty), ("frequency_penalty", frequency_penalty)):
-        if penalty is not None and not -2 <= penalty <= 2:
-            raise invalid(f"{name} is {penalty}; expected a value from -2 to 2.", name)
-    given = {
-        "temperature": temperature,
-        # OpenAI and Anthropic allow 0, and mean the likeliest token alone.
-        "top_p": 1e-6 if top_p == 0 else top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "seed": seed,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "logit_bias": _bias(logit_bias or {}) or None,
-    }
-    try:
-        return SamplingOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    except UserError as error:
-        raise invalid(str(error), str(error).split(" ", 1)[0]) from None
-
-
-def _bias(logit_bias: dict[str, float]) -> dict[int, float]:
-    biases = {}
-    for key, value in logit_bias.items():
-        if not (key.isascii() and key.isdigit() and len(key) < 10):
-            raise invalid(f"logit_bias has the key {key[:40]!r}; expected token ids.", "logit_bias")
-        if not -100 <= value <= 100:
-            raise invalid(f"logit_bias for token {key} is {value}; expected a value from -100 to 100.", "logit_bias")
-        biases[int(key)] = float(value)
-    return biases
 
 
 def stop_strings(stop: str | Sequence[str] | None, param: str = "stop") -> tuple[str, ...]:

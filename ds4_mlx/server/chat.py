@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -10,8 +10,37 @@ from ds4_mlx.server import ask as asking
 from ds4_mlx.server.ask import Ask, ToolChoice
 from ds4_mlx.server.errors import invalid
 from ds4_mlx.server.prompt import Message, assistant_message, thinking_of, tool_call
-from ds4_mlx.server.schema import Body, Json, refuse, schema_format, text_of
+from ds4_mlx.server.schema import Body, Json, SamplingBody, described, refuse, schema_format, text_of
 from ds4_mlx.server.served import ServedModel, ServerOptions
+
+_TEXT = {"type": "string"}
+_PART = {"type": "object", "required": ["type", "text"], "properties": {"type": {"const": "text"}, "text": _TEXT}}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "content": {"anyOf": [_TEXT, {"type": "array", "items": _PART}]},
+        "reasoning_content": _TEXT,
+        "tool_calls": {"type": "array", "items": {"type": "object"}},
+        "tool_call_id": _TEXT,
+    },
+}
+_FUNCTION = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": _TEXT,
+        "description": _TEXT,
+        "parameters": {"type": "object"},
+        "strict": {"type": "boolean"},
+    },
+}
+_TOOL = {
+    "type": "object",
+    "required": ["type", "function"],
+    "properties": {"type": {"const": "function"}, "function": _FUNCTION},
+}
 
 
 class StreamOptions(Body):
@@ -29,28 +58,20 @@ class ChatThinking(Body):
     budget_tokens: int | None = None
 
 
-class ChatRequest(Body):
+class ChatRequest(SamplingBody):
     """The body of a chat completion."""
 
     model: str = Field(max_length=512)
-    messages: list[Json] = Field(min_length=1)
+    messages: Annotated[list[Json], described(_MESSAGE)] = Field(min_length=1)
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
     stop: str | list[str] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[Json] | None = None
+    tools: Annotated[list[Json], described(_TOOL)] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
     response_format: Json | None = None
@@ -89,16 +110,7 @@ class ChatRequest(Body):
             tool_choice=choice,
             parallel=self.parallel_tool_calls is not False,
             response_format=_response_format(self.response_format),
-            sampling=asking.sampling_options(
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k,
-                min_p=self.min_p,
-                seed=self.seed,
-                presence_penalty=self.presence_penalty,
-                frequency_penalty=self.frequency_penalty,
-                logit_bias=self.logit_bias,
-            ),
+            sampling=self.sampling(),
             max_tokens=self._max_tokens(),
             stop=asking.stop_strings(self.stop),
             top_logprobs=self._top_logprobs(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ds4_mlx.engine.request import CallArguments, CallBegin, CallEnd, Done, Failed, Piece, Progress, Text
@@ -34,10 +33,10 @@ class Collected:
     `time.perf_counter`.
     """
 
-    def __init__(self, call_prefix: str, on_done: Callable[[Collected], None] = lambda answer: None) -> None:
-        """call_prefix: what ids of calls begin with. on_done is called with the complete answer."""
+    def __init__(self, call_prefix: str, asked_tokens: int) -> None:
+        """call_prefix: what ids of calls begin with. asked_tokens: the length of the prompt."""
         self._call_prefix = call_prefix
-        self._on_done = on_done
+        self._asked_tokens = asked_tokens
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self.calls: dict[int, Call] = {}
@@ -62,10 +61,8 @@ class Collected:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, as far as it is known."""
-        if self.stats is not None:
-            return self.stats.prompt_tokens
-        return self.progress.total if self.progress is not None else 0
+        """Tokens of the prompt."""
+        return self._asked_tokens if self.stats is None else self.stats.prompt_tokens
 
     @property
     def cached_tokens(self) -> int:
@@ -100,6 +97,5 @@ class Collected:
             self.calls[piece.index].done = True
         elif isinstance(piece, Done):
             self.stats, self.stop, self.calls_text = piece.stats, piece.stop, piece.calls_text
-            self._on_done(self)
         elif isinstance(piece, Failed):
             self.failed = piece.message

@@ -10,28 +10,20 @@ from ds4_mlx.server import ask as asking
 from ds4_mlx.server.ask import MAX_CHOICES, Ask, Thinking
 from ds4_mlx.server.chat import StreamOptions
 from ds4_mlx.server.errors import invalid
-from ds4_mlx.server.schema import Body, refuse
+from ds4_mlx.server.schema import SamplingBody, refuse
 from ds4_mlx.server.served import ServedModel, ServerOptions
 
 DEFAULT_MAX_TOKENS = 16
 Ids = Annotated[list[int], Field(min_length=1)]
 
 
-class CompletionRequest(Body):
+class CompletionRequest(SamplingBody):
     """The body of a completion."""
 
     model: str = Field(max_length=512)
     prompt: str | Ids | Annotated[list[str], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)]
     max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
     stop: str | list[str] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
     logprobs: int | None = None
     n: int | None = None
     best_of: int | None = None
@@ -67,16 +59,7 @@ class CompletionRequest(Body):
                 model=self.model,
                 thinking=Thinking(False),
                 prompt=prompt,
-                sampling=asking.sampling_options(
-                    temperature=self.temperature,
-                    top_p=self.top_p,
-                    top_k=self.top_k,
-                    min_p=self.min_p,
-                    seed=self.seed,
-                    presence_penalty=self.presence_penalty,
-                    frequency_penalty=self.frequency_penalty,
-                    logit_bias=self.logit_bias,
-                ),
+                sampling=self.sampling(),
                 max_tokens=asking.positive(self.max_tokens, "max_tokens") or DEFAULT_MAX_TOKENS,
                 stop=asking.stop_strings(self.stop),
                 top_logprobs=asking.top_logprobs(self.logprobs, "logprobs"),

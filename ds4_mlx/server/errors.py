@@ -15,6 +15,7 @@ Dialect = Literal["openai", "anthropic"]
 _KINDS: dict[str, tuple[int, str, str]] = {
     "invalid_request": (400, "invalid_request_error", "invalid_request_error"),
     "authentication": (401, "authentication_error", "authentication_error"),
+    "forbidden": (403, "permission_error", "permission_error"),
     "not_found": (404, "not_found_error", "not_found_error"),
     "method": (405, "invalid_request_error", "invalid_request_error"),
     "too_large": (413, "invalid_request_error", "request_too_large"),
@@ -25,7 +26,15 @@ _KINDS: dict[str, tuple[int, str, str]] = {
 _ANTHROPIC_OVERLOADED = 529  # where others say 503
 
 Kind = Literal[
-    "invalid_request", "authentication", "not_found", "method", "too_large", "queue_full", "internal", "stopping"
+    "invalid_request",
+    "authentication",
+    "forbidden",
+    "not_found",
+    "method",
+    "too_large",
+    "queue_full",
+    "internal",
+    "stopping",
 ]
 
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ds4_mlx.server.auth import PUBLIC, allowed
+from ds4_mlx.server.auth import PUBLIC, allowed, stranger
 from ds4_mlx.server.errors import ApiError, dialect_of
 from ds4_mlx.server.metrics import Metrics
 from ds4_mlx.server.served import ServerOptions
@@ -77,6 +77,11 @@ class Gate:
         if path not in PUBLIC and not allowed(headers, self._options.api_key):
             message = "The API key is missing or wrong; send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
             return ApiError("authentication", message, code="invalid_api_key")
+        if self._options.api_key is None:
+            site = stranger(headers, self._options.cors, local=self._options.local)
+            if site is not None:
+                message = f"Requests from or to {site[:80]!r} are let in with an API key only; --cors names web pages."
+                return ApiError("forbidden", message)
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self._options.body_limit:
             return ApiError("too_large", _too_large(self._options.body_limit))

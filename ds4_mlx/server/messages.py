@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 from pydantic import Field
 
@@ -10,11 +11,27 @@ from ds4_mlx.server import ask as asking
 from ds4_mlx.server.ask import Ask, Thinking, ToolChoice
 from ds4_mlx.server.errors import invalid
 from ds4_mlx.server.prompt import Message, assistant_message, thinking_of, tool_call, without_billing
-from ds4_mlx.server.schema import Body, Json, no_picture, refuse, schema_format, text_of
+from ds4_mlx.server.schema import Body, Json, SamplingBody, described, no_picture, refuse, schema_format, text_of
 from ds4_mlx.server.served import ServedModel, ServerOptions
 
 # Tools that Anthropic's servers run are left out of the prompt. Claude Code sends web_search and lives without it.
 _SERVER_TOOLS = ("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
+
+_TEXT = {"type": "string"}
+_BLOCK = {"type": "object", "required": ["type"], "properties": {"type": _TEXT, "text": _TEXT}}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["user", "assistant", "system"]},
+        "content": {"anyOf": [_TEXT, {"type": "array", "items": _BLOCK}]},
+    },
+}
+_TOOL = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": _TEXT, "type": _TEXT, "description": _TEXT, "input_schema": {"type": "object"}},
+}
 
 
 class MessagesThinking(Body):
@@ -35,9 +52,9 @@ class CountRequest(Body):
     """What has a number of tokens."""
 
     model: str = Field(max_length=512)
-    messages: list[Json] = Field(min_length=1)
+    messages: Annotated[list[Json], described(_MESSAGE)] = Field(min_length=1)
     system: str | list[Json] | None = None
-    tools: list[Json] | None = None
+    tools: Annotated[list[Json], described(_TOOL)] | None = None
     tool_choice: Json | None = None
     thinking: MessagesThinking | None = None
     output_config: OutputConfig | None = None
@@ -80,15 +97,12 @@ class CountRequest(Body):
         )
 
 
-class MessagesRequest(CountRequest):
+class MessagesRequest(CountRequest, SamplingBody):
     """The body of a message. `context_management`, `metadata`, `cache_control` and `service_tier` are accepted: nothing
     of the answer depends on them here.
     """
 
     max_tokens: int
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     # Known, and refused where they ask for something.
@@ -105,10 +119,7 @@ class MessagesRequest(CountRequest):
             },
         )
         ask = super().ask(model, options)
-        # Anthropic's -1 and 0 of top_k mean off.
-        ask.sampling = asking.sampling_options(
-            temperature=self.temperature, top_p=self.top_p, top_k=max(self.top_k or 0, 0)
-        )
+        ask.sampling = self.sampling()
         ask.max_tokens = asking.positive(self.max_tokens, "max_tokens")
         ask.stop = asking.stop_strings(self.stop_sequences, "stop_sequences")
         return ask

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from ds4_mlx.server.collected import Collected
 
@@ -27,8 +29,11 @@ _PATHS = (
 class Metrics:
     """The counters of one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, stats: Callable[[], dict[str, float]] | None = None) -> None:
+        """stats: the engine's figures by name; each is a gauge."""
         self._registry = registry = CollectorRegistry()
+        if stats is not None:
+            registry.register(_EngineFigures(stats))
         self._responses = Counter("ds4_http_responses", "HTTP responses.", ["path", "status"], registry=registry)
         self._answers = Counter("ds4_answers", "Answers, by how they ended.", ["api", "outcome"], registry=registry)
         self._tokens = Counter("ds4_tokens", "Tokens: prompt, cached, generated.", ["kind"], registry=registry)
@@ -64,3 +69,15 @@ class Metrics:
     def page(self) -> bytes:
         """What Prometheus reads."""
         return generate_latest(self._registry)
+
+
+class _EngineFigures(Collector):
+    """Asks the engine when Prometheus does."""
+
+    def __init__(self, stats: Callable[[], dict[str, float]]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One gauge for each figure."""
+        for name, value in self._stats().items():
+            yield GaugeMetricFamily(f"ds4_engine_{name}", f"The engine's {name}.", value=value)

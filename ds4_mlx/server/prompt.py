@@ -208,10 +208,10 @@ def _joined(first: Message, second: Message) -> Message:
 
 
 def _shown_format(response_format: dict[str, Any]) -> Any:
-    """What the model is shown of a response format: a schema as it is."""
+    """What the model is shown of a response format: the schema that it is held to."""
     if response_format.get("type") == "json_schema":
-        return response_format["json_schema"].get("schema") or {}
-    return response_format
+        return response_format["json_schema"]["schema"]
+    return {"type": "object"}
 
 
 def assistant_message(content: str, reasoning: str, calls: list[Message]) -> Message:

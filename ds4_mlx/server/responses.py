@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -13,11 +13,22 @@ from ds4_mlx.server.errors import invalid
 from ds4_mlx.server.prompt import thinking_of
 from ds4_mlx.server.responses_items import conversation
 from ds4_mlx.server.responses_tools import Tools, tool_choice
-from ds4_mlx.server.schema import Body, Json, refuse, schema_format
+from ds4_mlx.server.schema import Body, Json, SamplingBody, described, refuse, schema_format
 from ds4_mlx.server.served import ServedModel, ServerOptions
 
 _LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
+
+_TEXT = {"type": "string"}
+_ITEM = {
+    "type": "object",
+    "properties": {"type": _TEXT, "role": {"enum": ["user", "assistant", "system", "developer"]}, "content": _TEXT},
+}
+_TOOL = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": _TEXT, "name": _TEXT, "description": _TEXT, "parameters": {"type": "object"}},
+}
 
 
 class Reasoning(Body):
@@ -35,27 +46,19 @@ class TextConfig(Body):
     verbosity: str | None = None
 
 
-class ResponsesRequest(Body):
+class ResponsesRequest(SamplingBody):
     """The body of a response. max_tool_calls and context_management speak of tools and memory on OpenAI's side."""
 
     model: str = Field(max_length=512)
-    input: str | list[Json] = Field(min_length=1)
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[Json], described(_ITEM), Field(min_length=1)]
     instructions: str | None = None
-    tools: list[Json] | None = None
+    tools: Annotated[list[Json], described(_TOOL)] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
     max_output_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
     stop: str | list[str] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
     top_logprobs: int | None = None
     include: list[str] | None = None
     store: bool | None = None
@@ -106,16 +109,7 @@ class ResponsesRequest(Body):
             tool_choice=choice,
             parallel=self.parallel_tool_calls is not False,
             response_format=self._format(),
-            sampling=asking.sampling_options(
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k,
-                min_p=self.min_p,
-                seed=self.seed,
-                presence_penalty=self.presence_penalty,
-                frequency_penalty=self.frequency_penalty,
-                logit_bias=self.logit_bias,
-            ),
+            sampling=self.sampling(),
             max_tokens=asking.positive(self.max_output_tokens, "max_output_tokens"),
             stop=asking.stop_strings(self.stop),
             top_logprobs=self._top_logprobs(),

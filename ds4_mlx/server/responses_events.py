@@ -17,7 +17,7 @@ from ds4_mlx.server.errors import ApiError
 from ds4_mlx.server.logprobs import chat_logprobs
 from ds4_mlx.server.responses import ENCRYPTED, ResponsesRequest
 from ds4_mlx.server.responses_items import sealed
-from ds4_mlx.server.responses_tools import Tools, custom_input
+from ds4_mlx.server.responses_tools import InputReader, Tools, custom_input
 from ds4_mlx.server.streaming import named_event
 from ds4_mlx.text import Tokenizer
 
@@ -47,6 +47,7 @@ class ResponsesEvents:
         self._output: list[Item] = []
         self._open: str | None = None  # the kind of the last item, while it goes on
         self._parts: list[str] = []  # its text
+        self._input = InputReader()  # of the custom call that is open
         self._done: dict[str, Any] | None = None
         self._logprobs = answer_wants_logprobs(body)
 
@@ -67,7 +68,8 @@ class ResponsesEvents:
             self._parts.append(piece.text)
             item = self._output[-1]
             if item["type"] == "custom_tool_call":
-                return ""  # its text is inside of JSON; it is sent when that is complete
+                text = self._input.feed(piece.text)
+                return self._event("custom_tool_call_input.delta", **self._place(), delta=text) if text else ""
             return self._event("function_call_arguments.delta", **self._place(), delta=piece.text)
         if isinstance(piece, (CallEnd, Done)):
             return self._leave(complete=isinstance(piece, CallEnd) or self._open != "call")
@@ -129,6 +131,7 @@ class ResponsesEvents:
             item |= {"type": "function_call", "status": "in_progress", "arguments": ""}
         else:
             item |= {"type": "custom_tool_call", "status": "in_progress", "input": ""}
+            self._input = InputReader()
         item |= {"call_id": call.id, "name": origin.name}
         if origin.namespace is not None:
             item["namespace"] = origin.namespace
@@ -189,8 +192,7 @@ class ResponsesEvents:
     def _end_call(self, item: Item, arguments: str, complete: bool) -> str:
         if item["type"] == "custom_tool_call":
             item["input"] = custom_input(arguments)
-            events = self._event("custom_tool_call_input.delta", **self._place(), delta=item["input"])
-            return events + self._event("custom_tool_call_input.done", **self._place(), input=item["input"])
+            return self._event("custom_tool_call_input.done", **self._place(), input=item["input"])
         item["arguments"] = arguments or ("{}" if complete else "")
         if not complete:
             return ""

@@ -7,6 +7,7 @@ taken out of it. Both come back to the client as what they were. Left out of the
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,11 @@ from ds4_mlx.server.errors import invalid
 from ds4_mlx.server.schema import Json
 
 INPUT = "input"  # the argument that a custom tool's text is in
+_BEFORE_INPUT = re.compile(rf'\s*{{\s*"{INPUT}"\s*:\s*"')
+# Characters of a JSON string, none of them cut: the two halves of a surrogate pair are one.
+_CHARACTERS = re.compile(
+    r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?!d[89a-f])[0-9a-f]{4}|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})*', re.IGNORECASE
+)
 
 
 class Origin(NamedTuple):
@@ -101,6 +107,30 @@ def custom_input(arguments: str) -> str:
         return arguments
     text = value.get(INPUT) if isinstance(value, dict) else None
     return text if isinstance(text, str) else arguments
+
+
+class InputReader:
+    """A custom tool's text while its arguments are sampled: JSON in pieces -> what is certain of the text."""
+
+    def __init__(self) -> None:
+        self.text = ""  # so far
+        self._held = ""  # JSON not yet read
+        self._inside = False
+
+    def feed(self, arguments: str) -> str:
+        """The text that became certain with more of the arguments."""
+        self._held += arguments
+        if not self._inside:
+            begin = _BEFORE_INPUT.match(self._held)
+            if begin is None:
+                return ""
+            self._held, self._inside = self._held[begin.end() :], True
+        whole = _CHARACTERS.match(self._held)
+        assert whole is not None
+        self._held = self._held[whole.end() :]
+        text: str = json.loads(f'"{whole[0]}"', strict=False)
+        self.text += text
+        return text
 
 
 def tool_choice(choice: str | Json | None, tools: Tools) -> ToolChoice:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from ds4_mlx.server.ask import MAX_TOP_LOGPROBS
+from ds4_mlx.engine.sampling import SamplingOptions
 from ds4_mlx.server.errors import ApiError, invalid, unsupported
 
 Json = dict[str, Any]
@@ -16,6 +16,43 @@ class Body(BaseModel):
     """A request's body. Keys that no API documents are ignored: clients send some (clients.md, must-do 5)."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class SamplingBody(Body):
+    """How to sample. OpenAI's parameters, and those that local models have besides."""
+
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
+        None
+    )
+
+    def sampling(self) -> SamplingOptions:
+        """The options that were given, the others as the model card has them."""
+        given = {
+            "temperature": self.temperature,
+            "top_p": 1e-6 if self.top_p == 0 else self.top_p,  # 0 is allowed, and means the likeliest token alone
+            "top_k": self.top_k and max(self.top_k, 0),  # -1 is a way to say off
+            "min_p": self.min_p,
+            "seed": self.seed and self.seed % 2**64,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "logit_bias": {int(token): bias for token, bias in (self.logit_bias or {}).items()},
+        }
+        return SamplingOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+def described(items: Json) -> Any:
+    """A field whose objects are checked by us, not by pydantic: what the OpenAPI page says of them."""
+    return Field(json_schema_extra={"items": items})
 
 
 def refuse(body: Body, reasons: dict[str, str]) -> None:
@@ -73,6 +110,3 @@ def schema_format(schema: object, name: object, where: str) -> Json:
         "type": "json_schema",
         "json_schema": {"name": name if isinstance(name, str) else "answer", "schema": schema},
     }
-
-
-__all__ = ["MAX_TOP_LOGPROBS", "Body", "Json", "no_picture", "refuse", "schema_format", "text_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -35,10 +35,10 @@ class Constrain(Protocol):
 class Replay(Protocol):
     """`ds4_mlx.engine.replay.ReplayBook`: calls go back into prompts byte for byte as they were sampled."""
 
-    def remember(self, ids: list[str], calls_text: str, reasoning: str) -> None:
+    def remember(self, ids: Sequence[str], calls_text: str, reasoning: str = "") -> None:
         """Keeps what was sampled for the calls that clients know by these ids."""
 
-    def attach(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def attach(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The messages, those with calls we know with the text they were sampled as."""
 
 
@@ -62,21 +62,24 @@ class ServedModel:
 class ServerOptions:
     """How to serve.
 
-    aliases: further names, each for one of ours. api_key: None lets everybody in. heartbeat: seconds of silence after
-    which a client is told that its request lives. body_limit: bytes of a request. responses: where /v1/responses keeps
-    what it is asked to store; None keeps it in memory. sessions: what GET /sessions lists, a store of its own on the
-    engine's folder, as its requests come on other threads.
+    aliases: further names, each for one of ours. api_key: None lets everybody in but web pages whose origin `cors` does
+    not name. local: whether only this machine can reach the server. heartbeat: seconds of silence after which a client
+    is told that its request lives. body_limit: bytes of a request. responses: where /v1/responses keeps what it is
+    asked to store; None keeps it in memory. sessions: what GET /sessions lists, a store of its own on the engine's
+    folder, as its requests come on other threads. trace: a file for requests and answers. stats: the engine's figures
+    by name, for /health and /metrics.
     """
 
     aliases: dict[str, str] = field(default_factory=dict)
     api_key: str | None = None
+    local: bool = False
     cors: tuple[str, ...] = ()
     heartbeat: float = 10.0
     body_limit: int = DEFAULT_BODY_LIMIT
     responses: Path | None = None
     sessions: SessionStore | None = None
     trace: Path | None = None
-    stats: Callable[[], dict[str, Any]] | None = None
+    stats: Callable[[], dict[str, float]] | None = None
 
     def names(self) -> list[str]:
         """The names in GET /v1/models."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
-from ds4_mlx.engine.request import Engine, QueueFullError
+from ds4_mlx.engine.request import Done, Engine, QueueFullError, Request
 from ds4_mlx.errors import UserError
 from ds4_mlx.server.ask import Ask
 from ds4_mlx.server.collected import Collected
@@ -39,7 +39,7 @@ class Service:
         self.engine = engine
         self.model = model
         self.options = options
-        self.metrics = Metrics()
+        self.metrics = Metrics(options.stats)
         self._trace = Trace(options.trace) if options.trace else None
         self.closing: list[Callable[[], None]] = []
         if self._trace is not None:
@@ -69,18 +69,18 @@ class Service:
         traced = await http.json() if self._trace is not None else None
         exchange = Exchange()
 
-        def accept() -> list[Ask]:
+        def accept() -> tuple[list[Ask], list[Request]]:
             asks = body.asks(self.model, self.options)
-            exchange.submit(self.engine, [one for ask in asks for one in engine_requests(ask, self.model)])
-            return asks
+            requests = [one for ask in asks for one in engine_requests(ask, self.model)]
+            exchange.submit(self.engine, requests)
+            return asks, requests
 
         request_id = http.state.request_id
         try:
-            asks = await run_in_threadpool(accept)
+            asks, requests = await run_in_threadpool(accept)
         except BaseException as error:
             exchange.close()  # be it that the server stops
-            if self._trace is not None:
-                self._trace.write(id=request_id, api=api, request=traced, outcome="refused", error=str(error))
+            self.refused(request_id, api, traced, error)
             if isinstance(error, QueueFullError):
                 raise ApiError(
                     "queue_full", str(error), code="rate_limit_exceeded", retry_after=error.retry_after
@@ -88,7 +88,7 @@ class Service:
             if isinstance(error, UserError):
                 raise invalid(str(error)) from None
             raise
-        answers = [Collected(call_prefix, self._remember) for ask in asks for _ in range(ask.choices)]
+        answers = [Collected(call_prefix, len(request.prompt)) for request in requests]
         self.metrics.began()
 
         def end(outcome: str) -> None:
@@ -106,14 +106,20 @@ class Service:
             stream=stream,
             heartbeat=self.options.heartbeat,
             request_id=request_id,
+            before_done=lambda choice, done: self._remember(answers[choice], done),
             on_end=end,
         )
 
-    def _remember(self, answer: Collected) -> None:
+    def refused(self, request_id: str, api: str, body: Any, error: BaseException) -> None:
+        """Traces a request that gets no answer."""
+        if self._trace is not None:
+            self._trace.write(id=request_id, api=api, request=body, outcome="refused", error=str(error))
+
+    def _remember(self, answer: Collected, done: Done) -> None:
         """Before the client hears that its calls are complete, so that its next request finds them."""
-        if self.model.replay is not None and answer.calls_text:
+        if self.model.replay is not None:
             ids = [call.id for call in answer.calls.values()]
-            self.model.replay.remember(ids, answer.calls_text, answer.reasoning)
+            self.model.replay.remember(ids, done.calls_text, answer.reasoning)
 
 
 def _line(ask: Ask, outcome: str, answer: Collected) -> str:

@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ds4_mlx.engine.request import Failed, Piece
+from ds4_mlx.engine.request import Done, Failed, Piece
 from ds4_mlx.server.errors import ApiError, Dialect
 from ds4_mlx.server.exchange import Exchange
 
@@ -50,7 +51,8 @@ class Adapter(Protocol):
 class Answer(Response):
     """An ASGI response that works for one request, until it is answered or its client is gone.
 
-    on_end is called once, with how it ended: "done", "gone" or "failed".
+    before_done: is called, in a worker thread, with an answer's number and its last piece if that brings tool calls,
+    before the client hears of it. on_end: is called once, with how it ended: "done", "gone" or "failed".
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Answer(Response):
         stream: bool,
         heartbeat: float,
         request_id: str,
+        before_done: Callable[[int, Done], None],
         on_end: Callable[[str], None],
     ) -> None:
         super().__init__()
@@ -71,6 +74,7 @@ class Answer(Response):
         self._stream = stream
         self._heartbeat = heartbeat
         self._request_id = request_id
+        self._before_done = before_done
         self._on_end = on_end
         self._outcome = "gone"
         self._started = False
@@ -111,7 +115,7 @@ class Answer(Response):
                     await _write(send, text + adapter.fail(ApiError("internal", piece.message)))
                     await send({"type": "http.response.body", "body": b""})
                     return
-                text += adapter.feed(choice, piece)
+                text += await self._feed(choice, piece)
             if not text and now() >= deadline:
                 text = adapter.beat()
                 deadline = now() + self._heartbeat
@@ -134,7 +138,7 @@ class Answer(Response):
                     self._outcome = "failed"
                     await self._send_failure(send, ApiError("internal", piece.message))
                     return
-                self._adapter.feed(choice, piece)
+                await self._feed(choice, piece)
             if now() >= deadline:
                 if not self._started:
                     await self._start(send, 200, JSON_HEADERS)
@@ -145,6 +149,11 @@ class Answer(Response):
             await self._start(send, 200, {**JSON_HEADERS, "Content-Length": str(len(body))})
         self._outcome = "done"
         await send({"type": "http.response.body", "body": body})
+
+    async def _feed(self, choice: int, piece: Piece) -> str:
+        if isinstance(piece, Done) and piece.calls_text:
+            await run_in_threadpool(self._before_done, choice, piece)
+        return self._adapter.feed(choice, piece)
 
     async def _send_failure(self, send: Send, error: ApiError) -> None:
         if self._started:

@@ -33,7 +33,7 @@ class Trace:
         self._file.close()
 
     def _write(self, fields: dict[str, Any]) -> None:
-        self._file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(fields, ensure_ascii=False, default=repr) + "\n")
         self._file.flush()
 
 

@@ -12,8 +12,8 @@ from ds4_mlx.cache import PagedCache, PagePool, RowFormat, index_format, kv_form
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.session import Session
+from ds4_mlx.kernels.index_twins import index_scores
 from ds4_mlx.model.attention import attend
-from ds4_mlx.model.indexer import index_scores
 from ds4_mlx.quant.simulate import rotate_and_simulate_index, simulate_index, simulate_kv
 
 from support import GOLDEN_CHECKPOINT, ModelIn

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ds4_mlx.cache import CachedSequence, LayerState, PagedCache, PagePool, value
+from ds4_mlx.cache import CachedSequence, LayerState, PagedCache, PagePool, Rows, value
 from ds4_mlx.config import ModelConfig
 
 from support import GOLDEN_CHECKPOINT
@@ -38,7 +38,9 @@ def feed(sequence: CachedSequence, token_ids: list[int]) -> CachedSequence:
         sequence.state.make_room(stop - start)
         sequence.token_ids.extend(token_ids[start:stop])
         sequence.state.advance(stop - start)
-        sequence.state.layers = [LayerState((mx.zeros((15, 500), dtype=mx.uint8),)) for _ in sequence.state.layers]
+        sequence.state.layers = [
+            LayerState(Rows.of([mx.zeros((15, 500), dtype=mx.uint8)])) for _ in sequence.state.layers
+        ]
         sequence.stored()
         start = stop
     sequence.keep_boundary()

@@ -39,9 +39,9 @@ class Client:
         elif self._cancel_after is not None and len(self.pieces) > self._cancel_after and self.ticket is not None:
             self.ticket.cancel()
 
-    def wait(self) -> Client:
+    def wait(self, seconds: float = 60) -> Client:
         """Until the answer is over."""
-        assert self._ended.wait(60), self.pieces
+        assert self._ended.wait(seconds), self.pieces
         return self
 
     @property
@@ -93,9 +93,9 @@ def shallow(model: LanguageModel, store: SessionStore) -> LanguageModel:
     return other
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Waits for something that another thread does."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)

@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import random
 import shutil
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
-from engine.walks import allowed, spell, walk
+from engine.random_schemas import random_schema
+from engine.walks import EndlessError, allowed, spell, walk
 from pydantic import BaseModel, Field
 
 from ds4_mlx.engine.constraints import build_constraint
@@ -98,7 +100,7 @@ def test_random_calls_parse_and_follow_their_schemas(tiny, seed):
 
 
 def test_random_calls_parse_with_the_real_vocabulary(real):
-    for seed in range(8):
+    for seed in range(3):
         assert calls_of(walk(build_constraint(real, tools=TOOLS, tool_choice="required"), real, seed))
 
 
@@ -260,11 +262,21 @@ def test_a_required_block_comes_at_once_or_after_the_reasoning(tiny):
 
 
 def test_reasoning_is_not_masked(tiny):
-    for choice in ("auto", "none", "required"):
+    for choice in ("auto", "none"):
         constraint = build_constraint(tiny, tools=TOOLS, tool_choice=choice, thinking=True)
         for token in tiny.encode("So" + block(head("other")) + "."):
             assert constraint.mask() is None
             constraint.accept(token)
+
+
+@pytest.mark.parametrize(
+    "options", [{"tools": TOOLS, "tool_choice": "required"}, {"response_format": {"type": "json_object"}}]
+)
+def test_where_something_must_follow_the_reasoning_the_answer_cannot_end_in_it(tiny, options):
+    constraint = build_constraint(tiny, thinking=True, **options)
+    for token in tiny.encode("So" + block(head("other")) + "."):
+        assert set(range(tiny.vocab_size)) - set(allowed(constraint, tiny)) == {tiny.eos_id}
+        constraint.accept(token)
 
 
 def test_the_end_of_the_reasoning_is_not_run_over(real):
@@ -424,6 +436,7 @@ def test_json_is_sampled_as_the_request_says(tiny):
         ({"response_format": json_schema({"properties": 3})}, "object of schemas"),
         ({"response_format": json_schema({"anyOf": [3]})}, "JSON Schema object"),
         ({"response_format": json_schema({"enum": []})}, "at least one value"),
+        ({"response_format": json_schema({"title": "\ud800"})}, "Unicode"),
         ({"response_format": {"type": "xml"}}, "json_schema"),
         ({"response_format": {"type": "json_schema"}}, "json_schema.schema"),
         ({"tools": [PING], "tool_choice": named("other")}, "tool_choice"),
@@ -485,3 +498,21 @@ def test_references_among_parameters_are_followed(tiny):
     for seed in range(5):
         for _, arguments in calls_of(walk(build_constraint(tiny, tools=tools, tool_choice="required"), tiny, seed)):
             Arguments.model_validate(arguments)
+
+
+@pytest.mark.parametrize("seed", range(0, 120, 10))
+def test_any_schema_is_refused_with_a_sentence_or_enforced(tiny, seed):
+    for seed_of_one in range(seed, seed + 10):
+        schema = random_schema(random.Random(seed_of_one))
+        try:
+            if seed_of_one % 2:
+                constraint = build_constraint(tiny, response_format=json_schema(schema))
+            else:
+                tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+                constraint = build_constraint(tiny, tools=tools, tool_choice="required")
+            text = walk(constraint, tiny, seed)
+        except (UserError, EndlessError):
+            continue
+        values = [json.loads(text.removesuffix(EOS))] if seed_of_one % 2 else [value for _, value in calls_of(text)]
+        if not constraint.loosened and jsonschema_rs.meta.is_valid(schema):
+            assert all(jsonschema_rs.is_valid(schema, value) for value in values), (schema, values)

@@ -1,8 +1,12 @@
 """Whose prompt is read next, and how much of it."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
 
 from ds4_mlx.engine.fairness import Pace, Turns
+from ds4_mlx.engine.line import Line
+from ds4_mlx.engine.work import Work
 
 
 @dataclass
@@ -51,3 +55,56 @@ def test_chunks_are_large_alone_and_half_a_second_beside_others() -> None:
         pace.note(512, 0.001)
     assert pace.chunk(busy=True) == 2048
     assert Pace(2048, 128).chunk(busy=True) == 128
+
+
+@dataclass(eq=False)
+class Sized:
+    """As much of a `Work` as the line looks at; shares nothing with others."""
+
+    number: int
+    size: int  # pages
+    passed: int = 0
+    left: int = 10
+    session = restoring = feed = None
+
+    def pages(self) -> int:
+        return self.size
+
+
+def line_of(budget: int, works: list[Sized]) -> Line:
+    cache = SimpleNamespace(budget=budget, pool=SimpleNamespace(page_bytes=1))
+    line = Line(cast(Any, cache), max_batch=4)
+    line.waiting = cast("list[Work]", works)
+    return line
+
+
+def begin(line: Line) -> int | None:
+    """Whoever is next leaves the queue and decodes."""
+    work = line.next(100, [])
+    if work is None:
+        return None
+    line.begin(work)
+    line.decoding.append(work)
+    return work.number
+
+
+def test_one_that_needs_all_memory_is_not_passed_for_ever() -> None:
+    large = Sized(1, 90, left=90)
+    line = line_of(100, [Sized(0, 20), large, *(Sized(n, 20) for n in range(2, 60))])
+    order = []
+    while 1 not in order:
+        number = begin(line)
+        if number is None:  # one of those that decode is done
+            line.decoding.pop(0)
+        else:
+            order.append(number)
+    assert order == [0, *range(2, 18), 1]
+
+
+def test_a_request_larger_than_memory_is_answered_alone() -> None:
+    line = line_of(100, [Sized(1, 900)])
+    assert begin(line) == 1
+    line.waiting.append(cast(Work, Sized(2, 1)))
+    assert begin(line) is None
+    line.decoding.clear()
+    assert begin(line) == 2

@@ -402,19 +402,3 @@ def test_memory_bounds_how_many_are_read_at_once(model: LanguageModel, calls: Ca
         for client in clients:
             client.wait()
     assert max(map(len, calls.parts)) == 1
-
-
-def test_one_that_needs_all_memory_is_not_passed_for_ever(model: LanguageModel, calls: Calls) -> None:
-    """Of a stream of small requests, two at any time, only so many go before it."""
-    model.cache.budget = 5 * model.cache.pool.page_bytes
-    with Scheduler(model, saving=SavePolicy("none")) as engine:
-        calls.gate.clear()
-        small = [Client(engine, prompt(3, seed), max_tokens=2) for seed in range(2)]
-        large = Client(engine, prompt(600, 99), max_tokens=1)
-        calls.gate.set()
-        for seed in range(2, 60):
-            small[seed - 2].wait()
-            small.append(Client(engine, prompt(3, seed), max_tokens=2))
-            if large.is_over:
-                break
-        assert large.is_over

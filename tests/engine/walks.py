@@ -8,7 +8,11 @@ from ds4_mlx.engine.constraints import GrammarConstraint
 from ds4_mlx.text import Tokenizer
 
 _ENDS = [f"{brackets}</｜DSML｜parameter>\n" for brackets in ("", '"', "]", "}", '"]', '"}', "]}", "}}", "]]")]
-_BRACKETS = ('"', "]", "}", "0", "null", ".com")
+_BRACKETS = ('"', '"', '"', "]", "}", "0", "null", ".com")
+
+
+class EndlessError(AssertionError):
+    """A walk that found no way out: a required name, say, has to be spelt where any name may stand."""
 
 
 def allowed(constraint: GrammarConstraint, tokenizer: Tokenizer) -> list[int]:
@@ -38,7 +42,7 @@ def walk(constraint: GrammarConstraint, tokenizer: Tokenizer, seed: int, limit: 
             free = rng.randint(0, 4)
             # A model soon has enough of calling tools and of naming parameters.
             ends = [token for token in tokens if tokenizer.token_bytes(token) in (b"</", b'"', b'">')]
-            chosen = [rng.choice(ends if ends and rng.random() < 0.5 else tokens)]
+            chosen = [rng.choice(ends if ends and rng.random() < 0.8 else tokens)]
         elif free > 0:
             free -= 1
             chosen = [rng.choice(tokens)]
@@ -49,7 +53,7 @@ def walk(constraint: GrammarConstraint, tokenizer: Tokenizer, seed: int, limit: 
         ids += chosen
         if ids[-1] == tokenizer.eos_id:
             return tokenizer.decode(ids)
-    raise AssertionError(f"No end after {limit} tokens: {tokenizer.decode(ids)[-300:]}")
+    raise EndlessError(f"No end after {limit} tokens: {tokenizer.decode(ids)[-300:]}")
 
 
 def _soonest_end(

@@ -175,26 +175,24 @@ def mlx_rows_table() -> None:
 # The decoding without tricks: signs by selection, bytes and codes converted to float.
 _SIMPLE = {
     "iq2_xxs": """
-METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
-  for (int g = 0; g < 4; g++) {
-    uint2 group = ((const threadgroup uint2*)table)[(run.codes.x >> (8 * g)) & 255u];
-    uint signs = (run.codes.y >> (7 * g)) & 127u;
-    signs |= (popcount(signs) & 1u) << 7;
-    for (int j = 0; j < 8; j++) {
-      uint word = (j & 2) == 0 ? group.x : group.y;
-      uint code = (word >> (8 * ((j & 1) + (j >= 4 ? 2 : 0)))) & 255u;
-      float value = code == 0x40u ? 8.0f : code == 0x72u ? 25.0f : 43.0f;
-      v[8 * g + j] = (signs >> j) & 1u ? -value : value;
-    }
+METAL_FUNC void raw_part(const thread Run& run, const threadgroup uint* table, int g, thread float* v) {
+  uint2 group = ((const threadgroup uint2*)table)[(run.codes.x >> (8 * g)) & 255u];
+  uint signs = (run.codes.y >> (7 * g)) & 127u;
+  signs |= (popcount(signs) & 1u) << 7;
+  #pragma unroll
+  for (int j = 0; j < 8; j++) {
+    uint word = (j & 2) == 0 ? group.x : group.y;
+    uint code = (word >> (8 * ((j & 1) + (j >= 4 ? 2 : 0)))) & 255u;
+    float value = code == 0x40u ? 8.0f : code == 0x72u ? 25.0f : 43.0f;
+    v[j] = (signs >> j) & 1u ? -value : value;
   }
 }
 """,
     "q2_k": """
-METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
-  for (int h = 0; h < 2; h++) {
-    uint word = h == 0 ? run.codes.x : run.codes.y;
-    for (int j = 0; j < 16; j++) { v[16 * h + j] = 1.0f + 0.25f * float((word >> (2 * j)) & 3u); }
-  }
+METAL_FUNC void raw_part(const thread Run& run, const threadgroup uint* table, int h, thread float* v) {
+  uint word = h == 0 ? run.codes.x : run.codes.y;
+  #pragma unroll
+  for (int j = 0; j < 16; j++) { v[j] = 1.0f + 0.25f * float((word >> (2 * j)) & 3u); }
 }
 """,
 }
@@ -205,8 +203,8 @@ def simple_forms(kernel: Kernel, name: str) -> list[tuple[str, Kernel]]:
     if name not in _SIMPLE:
         return []
     header = kernel.text.header
-    start = header.index("METAL_FUNC void raw_run")
-    stop = header.index("METAL_FUNC float finish_run")
+    start = header.index("METAL_FUNC void raw_part")
+    stop = header.index("METAL_FUNC float", start)  # what follows
     text = replace(
         kernel.text, name=kernel.text.name + "_simple", header=header[:start] + _SIMPLE[name] + header[stop:]
     )

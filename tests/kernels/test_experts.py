@@ -62,6 +62,11 @@ def test_tiles(role: str, name: str, dtype: mx.Dtype) -> None:
     assert_equals_twin(kernel(name), inputs(name, UNEVEN, dtype))
 
 
+def test_tiles_of_rows_that_are_an_odd_number_of_runs() -> None:
+    kernel, inputs = TILES["gate_up"]
+    assert_equals_twin(kernel("mxfp4"), inputs("mxfp4", Sizes(9, 2, 3, 96, 17), mx.bfloat16))
+
+
 @pytest.mark.parametrize("kernels", [ROWS, TILES], ids=["rows", "tiles"])
 @pytest.mark.parametrize("role", ["gate_up", "down"])
 class TestOnce:

@@ -24,8 +24,7 @@ import ds4_mlx
 from ds4_mlx.engine.constraints import GrammarConstraint, build_constraint
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.sampling import Sampler, SamplingOptions
-from ds4_mlx.errors import UserError
-from ds4_mlx.text import Tokenizer, encode_messages, load_tokenizer, parse_completion, render_tool_calls
+from ds4_mlx.text import CompletionStream, Tokenizer, encode_messages, load_tokenizer, render_tool_calls
 
 LIMIT = 400  # tokens of an answer
 SIDE_BY_SIDE = 32  # answers decoded together
@@ -63,7 +62,7 @@ class Outcome:
     answers: int = 0
     with_calls: int = 0  # a block was opened
     cut: int = 0  # of those, by the limit of tokens
-    parsed: int = 0  # and by the strict parser accepted, arguments being JSON
+    parsed: int = 0  # of those with a block: it is well formed, the arguments are JSON
     valid: int = 0  # and every call follows its tool's schema
     calls: int = 0  # in the valid ones
     tokens: int = 0
@@ -76,17 +75,6 @@ def prompts(count: int) -> Iterable[str]:
         question = QUESTIONS[i % len(QUESTIONS)].format(word=WORDS[i // 8 % len(WORDS)], number=11 + i)
         system = {"role": "system", "content": "", "tools": TOOLS}
         yield encode_messages([system, {"role": "user", "content": question}], thinking_mode="chat")
-
-
-def sample(logits: mx.array, sampler: Sampler, constraint: GrammarConstraint | None) -> int:
-    """One token from float32 [vocab]."""
-    mask = constraint.mask() if constraint is not None else None
-    if mask is not None:
-        bits = np.unpackbits(mask.view(np.uint8), bitorder="little")[: logits.shape[-1]]
-        logits = mx.where(mx.array(bits.astype(bool)), logits, -mx.inf)
-    if constraint is not None and constraint.greedy():
-        return int(mx.argmax(logits))
-    return sampler.sample(logits)
 
 
 def answers(
@@ -106,9 +94,11 @@ def answers(
     begin = time.perf_counter()
     while feeds:
         rows = model.forward([(sessions[i], ids) for i, ids in feeds.items()], last_only=True)
-        for i, row in zip(list(feeds), rows, strict=True):
-            token = sample(row[-1], samplers[i], constraint := constraints[i])
-            if constraint is not None:
+        draws = {i: samplers[i].draw(row[-1], constraints[i]) for i, row in zip(feeds, rows, strict=True)}
+        mx.eval(*[array for draw in draws.values() for array in draw.arrays()])
+        for i, draw in draws.items():
+            token = draw.result()
+            if (constraint := constraints[i]) is not None:
                 constraint.accept(token)
             outs[i].append(token)
             feeds[i] = [token]
@@ -123,22 +113,21 @@ def judge(outcome: Outcome, text: str, ended: bool) -> None:
         return
     outcome.with_calls += 1
     outcome.cut += not ended
+    stream = CompletionStream("chat")  # a malformed block is content
+    calls = [event.tool_call for event in stream.feed(text) + stream.finish() if event.tool_call is not None]
     try:
-        message = parse_completion(text, thinking_mode="chat")
-        calls = [call["function"] for call in message["tool_calls"]]
-        arguments = [json.loads(call["arguments"]) for call in calls]
-    except (UserError, ValueError) as error:
-        outcome.bad.append(f"{error} in {text[-200:]!r}")
+        given = [(call["name"], json.loads(call["arguments"])) for call in calls]
+    except ValueError:
+        given = []
+    if not given:
+        outcome.bad.append(f"does not parse: {text[-200:]!r}")
         return
     outcome.parsed += 1
-    if calls and all(
-        call["name"] in SCHEMAS and jsonschema_rs.is_valid(SCHEMAS[call["name"]], given)
-        for call, given in zip(calls, arguments, strict=True)
-    ):
+    if all(name in SCHEMAS and jsonschema_rs.is_valid(SCHEMAS[name], arguments) for name, arguments in given):
         outcome.valid += 1
         outcome.calls += len(calls)
     else:
-        outcome.bad.append(f"invalid: {calls}")
+        outcome.bad.append(f"does not follow the schemas: {given}")
 
 
 def run(model: LanguageModel, count: int, temperature: float, choice: str | None) -> Outcome:
@@ -198,13 +187,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=300)
     parser.add_argument("--temperature", type=float, default=1.5)
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        choices=("required", "none", "auto"),
+        default=["required", "none", "auto"],
+        help="tool_choice with a constraint, or none: without one",
+    )
     options = parser.parse_args()
     model = ds4_mlx.load()
 
     print(f"{options.answers} answers of ds4-tiny at temperature {options.temperature}, at most {LIMIT} tokens each\n")
     print("| constraint | open a block | cut off | parse | follow the schemas | calls | tokens | ms/token |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, choice in (("none", None), ("auto", "auto"), ("required", "required")):
+    for name in options.runs:
+        choice = None if name == "none" else name
         done = run(model, options.answers, options.temperature, choice)
         speed = 1000 * done.seconds / done.tokens
         print(

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from engine.serving import shallow
-from load.engine_load import storm
 
 from ds4_mlx.cache.store import SessionStore
 
+from load.engine_load import storm
 from support import ModelIn
 
 

@@ -45,9 +45,9 @@ def test_the_cache_holds_bf16_rows_and_fp32_compressor_state(model_in: ModelIn, 
     for i, layer in enumerate(state.layers):
         held = [rows for rows in (state.entries(i, 130), state.index_entries(i, 130)) if rows is not None]
         assert {rows.all().dtype for rows in held} <= {mx.bfloat16}
-        assert batch.pool.kv.decode(layer.window).dtype == mx.bfloat16
+        assert batch.pool.kv.decode(layer.window.parts).dtype == mx.bfloat16
         for block in (layer.compressor, layer.index_compressor):
-            assert block is None or {block.values.dtype, block.gates.dtype} == {mx.float32}
+            assert block is None or {array.dtype for array in block.parts} == {mx.float32}
 
 
 def test_weights_are_held_as_released(model_in: ModelIn) -> None:

@@ -189,6 +189,35 @@ def test_models_have_the_keys_of_both_apis() -> None:
         assert server.client.get("/v1/models/other").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "192.168.1.5"}, 200),
+        ({"Host": "127.0.0.1:1", "Origin": "http://127.0.0.1:1"}, 200),
+        ({"Origin": "https://page.example"}, 200),  # named by --cors
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example:8000"}, 403),  # a name that points here
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+        ({"Host": "[", "Origin": "http://["}, 403),
+    ],
+)
+def test_web_pages_of_others_are_not_let_in_without_a_key(headers: dict, status: int) -> None:
+    with running(local=True, cors=("https://page.example",)) as server:
+        for path, body in (CHAT, MESSAGES):
+            assert server.client.post(path, json=body, headers=headers).status_code == status
+        assert server.client.get("/v1/models", headers=headers).status_code == status
+
+
+def test_with_a_key_any_host_will_do() -> None:
+    with running(local=True, api_key="k") as server:
+        headers = {"Host": "proxy.example", "Origin": "https://evil.example", "x-api-key": "k"}
+        assert server.client.get("/v1/models", headers=headers).status_code == 200
+
+
 def test_cors_lets_named_origins_in() -> None:
     with running(cors=("http://page.example",), api_key="k") as server:
         headers = {"Origin": "http://page.example", "Access-Control-Request-Method": "POST"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ds4_mlx.server.responses_store import ResponsesStore, Stored
+from ds4_mlx.server.responses_tools import InputReader
 
 from server.events import names, parse
 from server.running import Running, running
@@ -119,6 +121,16 @@ def test_custom_tool_and_namespace_come_back_as_what_they_were() -> None:
         assert server.post(PATH, model="ds4", input=said, tools=tools).status_code == 200
         assert "*** Begin\n" in prompt_of(server)
         assert "<tool_result>patched</tool_result>" in prompt_of(server)
+
+
+@pytest.mark.parametrize("text", ["", "plain", 'a "b" \\ \n\t/', "é 北京 👩‍👩‍👧", "\x00\x1f\u2028"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_custom_input_is_read_in_pieces(text: str, ascii_only: bool, size: int) -> None:
+    arguments = json.dumps({"input": text}, ensure_ascii=ascii_only)
+    reader = InputReader()
+    pieces = [reader.feed(arguments[start : start + size]) for start in range(0, len(arguments), size)]
+    assert "".join(pieces) == reader.text == text
 
 
 def test_cut_call_is_not_done(calling: Running) -> None:

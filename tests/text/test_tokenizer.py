@@ -1,13 +1,14 @@
 """Tokenizers from a folder: byte-level BPE, sentencepiece, and folders that have no good one."""
 
 import json
+import random
 import subprocess
 import sys
 
 import pytest
 
 from ds4_mlx.errors import UserError
-from ds4_mlx.text import TextStream, load_tokenizer
+from ds4_mlx.text import TextStream, byte_level, load_tokenizer
 from ds4_mlx.text.special import BOS, EOS, SPECIAL_TOKENS
 
 TEXTS = ["Hello, world!", "  two  spaces\n\n\ttabs ", "Zürich 北京 👩‍👩‍👧 ﷽ कोड", "", "\x00\x7f\u200b"]
@@ -57,6 +58,35 @@ def test_ids_beyond_the_vocabulary_are_empty(token_id, small_tokenizer):
     assert small_tokenizer.vocab_size == 398
     assert small_tokenizer.token_bytes(token_id) == b""
     assert small_tokenizer.decode([token_id]) == ""
+
+
+def test_long_texts_are_cut_without_changing_an_id(real_tokenizer, monkeypatch):
+    source = random.Random(5)
+    bits = [
+        *"abcXYZ",
+        " a",
+        " b",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "1",
+        "234",
+        "é",
+        "ä a",
+        "北京",
+        "か",
+        "-",
+        "'s",
+        " (",
+        "\u0301",
+    ]
+    texts = ["".join(source.choices([*bits, *SPECIAL_TOKENS[:4]], k=400)) for _ in range(200)]
+    whole = [real_tokenizer.encode(text) for text in texts]
+    monkeypatch.setattr(byte_level, "_PIECE", 5)
+    assert len(real_tokenizer._vocabulary._pieces(texts[0])) > 10
+    assert [real_tokenizer.encode(text) for text in texts] == whole
 
 
 def test_half_a_surrogate_pair_is_refused(small_tokenizer):

@@ -32,6 +32,7 @@ _FILES = (
     "cuda/matrix_layout.h",
     "msl/matrix.h",
     "cuda/matrix.h",
+    "cuda/tensor.h",
 )
 _FOR = "// for: "
 VECTOR_OPERATORS = "vector_operators"  # what the headers call the operators, which have no name of their own

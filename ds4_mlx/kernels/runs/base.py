@@ -14,12 +14,17 @@ from ds4_mlx.quant.formats import get_format
 class RunText:
     """Metal text for a format.
 
+    `header` reads and decodes runs, `rows` finishes a dot product with one, `tiles` makes weights of one; the package's
+    docstring says how.
+
     `table` makes what the decoding looks up, uint32 words, which each threadgroup copies to its own memory; None if the
     format needs none.
     """
 
     format: str
     header: str
+    rows: str
+    tiles: str
     table: Callable[[], mx.array] | None = None
 
     def arrays(self, matrix: str) -> list[str]:

@@ -14,11 +14,11 @@ _BYTES = {8: 0x40, 25: 0x72, 43: 0x8B}
 
 def _signs() -> np.ndarray:
     """uint32 [128]: the signs of 8 weights by their 7 bits, so that those of (3, 7), (2, 6), (1, 5), (0, 4) come by at
-    bits 15 and 31 with every shift by one.
+    bits 15 and 31 with every shift by two, and a one behind each: the exponent's first bit of all magnitudes.
     """
     bits = np.arange(128)[:, None] >> np.arange(7) & 1
     bits = np.concatenate([bits, bits.sum(axis=1, keepdims=True) % 2], axis=1)  # minus signs are even in number
-    return (bits << np.array([12, 13, 14, 15, 28, 29, 30, 31])).sum(axis=1).astype(np.uint32)
+    return ((bits << np.array([9, 11, 13, 15, 25, 27, 29, 31])).sum(axis=1) | 0x55005500).astype(np.uint32)
 
 
 def _table() -> mx.array:
@@ -32,12 +32,14 @@ def _table() -> mx.array:
 
 
 _HEADER = """
-struct Run { uint2 codes; float scale; };
+#define PART 8
+
+struct Run { uint2 codes; half d; };
 
 METAL_FUNC Run load_run(const device uint* qs, const device half* d, size_t number) {
   Run run;
   run.codes = ((const device uint2*)qs)[number];
-  run.scale = float(d[number / 8]) * (0.5f + float(run.codes.y >> 28)) * 0.25f;
+  run.d = d[number / 8];
   return run;
 }
 
@@ -48,28 +50,52 @@ METAL_FUNC void put_pair(uint word, thread float* low, thread float* high) {
   *high = float(pair.y);
 }
 
-METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
-  #pragma unroll
-  for (int g = 0; g < 4; g++) {
-    uint2 group = ((const threadgroup uint2*)table)[(run.codes.x >> (8 * g)) & 255u];
-    uint at = table[512 + ((run.codes.y >> (7 * g)) & 127u)];
-    thread float* p = v + 8 * g;
-    put_pair((((group.x << 5) & 0x1fe01fe0u) | 0x40004000u) ^ ((at << 3) & 0x80008000u), p + 0, p + 4);
-    put_pair((((group.x >> 3) & 0x1fe01fe0u) | 0x40004000u) ^ ((at << 2) & 0x80008000u), p + 1, p + 5);
-    put_pair((((group.y << 5) & 0x1fe01fe0u) | 0x40004000u) ^ ((at << 1) & 0x80008000u), p + 2, p + 6);
-    put_pair((((group.y >> 3) & 0x1fe01fe0u) | 0x40004000u) ^ (at & 0x80008000u), p + 3, p + 7);
-  }
+METAL_FUNC void raw_part(const thread Run& run, const threadgroup uint* table, int g, thread float* v) {
+  uint2 group = ((const threadgroup uint2*)table)[(run.codes.x >> (8 * g)) & 255u];
+  uint at = table[512 + ((run.codes.y >> (7 * g)) & 127u)];
+  put_pair(((group.x << 5) & 0x1fe01fe0u) | ((at << 6) & 0xc000c000u), v + 0, v + 4);
+  put_pair(((group.x >> 3) & 0x1fe01fe0u) | ((at << 4) & 0xc000c000u), v + 1, v + 5);
+  put_pair(((group.y << 5) & 0x1fe01fe0u) | ((at << 2) & 0xc000c000u), v + 2, v + 6);
+  put_pair(((group.y >> 3) & 0x1fe01fe0u) | (at & 0xc000c000u), v + 3, v + 7);
 }
 
+METAL_FUNC float scale_of(const thread Run& run) { return float(run.d) * (0.5f + float(run.codes.y >> 28)) * 0.25f; }
+"""
+
+_ROWS = """
 METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
-  return run.scale * (dots.x + dots.y);
+  return scale_of(run) * (dots.x + dots.y);
 }
+"""
+
+_TILES = """
+#define APART 4
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
-  for (int i = 0; i < 32; i++) { w[i] *= run.scale; }
+  for (int i = 0; i < 32; i++) { w[i] *= scale_of(run); }
+}
+
+// Magnitudes times the odd number in the scale are exact, so the last product alone rounds.
+METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  half odd = half(float(2u * (run.codes.y >> 28) + 1u));
+  half d = half(128.0f * float(run.d));
+  uint odds = as_type<uint>(half2(odd, odd));
+  uint ds = as_type<uint>(half2(d, d));
+  #pragma unroll
+  for (int g = 0; g < 4; g++) {
+    uint2 group = ((const threadgroup uint2*)table)[(run.codes.x >> (8 * g)) & 255u];
+    uint at = table[512 + ((run.codes.y >> (7 * g)) & 127u)];
+    thread uint* p = words + 4 * g;
+    p[0] = ((group.x << 5) & 0x1fe01fe0u) | ((at << 6) & 0xc000c000u);
+    p[1] = ((group.x >> 3) & 0x1fe01fe0u) | ((at << 4) & 0xc000c000u);
+    p[2] = ((group.y << 5) & 0x1fe01fe0u) | ((at << 2) & 0xc000c000u);
+    p[3] = ((group.y >> 3) & 0x1fe01fe0u) | (at & 0xc000c000u);
+    #pragma unroll
+    for (int j = 0; j < 4; j++) { p[j] = multiply_pairs(multiply_pairs(p[j], odds), ds); }
+  }
 }
 """
 
-TEXT = RunText("iq2_xxs", _HEADER, _table)
+TEXT = RunText("iq2_xxs", _HEADER, _ROWS, _TILES, _table)

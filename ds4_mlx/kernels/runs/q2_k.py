@@ -5,54 +5,79 @@ from __future__ import annotations
 from ds4_mlx.kernels.runs.base import RunText
 
 _HEADER = """
-// per 16 weights: `scale` and `low`, so that a weight is scale * code - low
-struct Run { uint2 codes; float2 scale; float2 low; };
+#define PART 16
+
+struct Run { uint2 codes; uchar2 nibbles; half2 d; };
 
 METAL_FUNC Run load_run(const device uint* q, const device uchar* sm, const device half* dm, size_t number) {
   Run run;
   run.codes = ((const device uint2*)q)[number];
-  uchar2 nibbles = ((const device uchar2*)sm)[number];
-  half2 d = ((const device half2*)dm)[number / 8];
-  run.scale = float2(float(d.x) * float(nibbles.x & 15), float(d.x) * float(nibbles.y & 15));
-  run.low = float2(float(d.y) * float(nibbles.x >> 4), float(d.y) * float(nibbles.y >> 4));
+  run.nibbles = ((const device uchar2*)sm)[number];
+  run.d = ((const device half2*)dm)[number / 8];
   return run;
 }
 
-// Weights j and j + 8 of 16, as 1 + code / 4: two codes at bits 5 and 21 are the mantissas of two bfloat16 ones.
+// Weights j and j + 8 of 16, as 1 + code / 4: two codes at bits 8 and 24 are the mantissas of two halves.
 METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
-  uint pair = (shifted & 0x00600060u) | 0x3f803f80u;
-  *low = as_type<float>(pair << 16);
-  *high = as_type<float>(pair & 0xffff0000u);
+  half2 pair = as_type<half2>((shifted & 0x03000300u) | 0x3c003c00u);
+  *low = float(pair.x);
+  *high = float(pair.y);
 }
 
-METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
-  #pragma unroll
-  for (int h = 0; h < 2; h++) {
-    uint word = h == 0 ? run.codes.x : run.codes.y;
-    thread float* p = v + 16 * h;
-    put_pair(word << 5, p + 0, p + 8);
-    put_pair(word << 3, p + 1, p + 9);
-    put_pair(word << 1, p + 2, p + 10);
-    put_pair(word >> 1, p + 3, p + 11);
-    put_pair(word >> 3, p + 4, p + 12);
-    put_pair(word >> 5, p + 5, p + 13);
-    put_pair(word >> 7, p + 6, p + 14);
-    put_pair(word >> 9, p + 7, p + 15);
-  }
+METAL_FUNC void raw_part(const thread Run& run, const threadgroup uint* table, int h, thread float* v) {
+  uint word = h == 0 ? run.codes.x : run.codes.y;
+  put_pair(word << 8, v + 0, v + 8);
+  put_pair(word << 6, v + 1, v + 9);
+  put_pair(word << 4, v + 2, v + 10);
+  put_pair(word << 2, v + 3, v + 11);
+  put_pair(word, v + 4, v + 12);
+  put_pair(word >> 2, v + 5, v + 13);
+  put_pair(word >> 4, v + 6, v + 14);
+  put_pair(word >> 6, v + 7, v + 15);
 }
+"""
 
+_ROWS = """
 METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
-  float2 whole = run.scale * (4.0f * (dots - sums)) - run.low * sums;
-  return whole.x + whole.y;
+  uint first = uint(run.nibbles.x);
+  uint second = uint(run.nibbles.y);
+  float scaled = float(first & 15u) * (dots.x - sums.x) + float(second & 15u) * (dots.y - sums.y);
+  float low = float(first >> 4) * sums.x + float(second >> 4) * sums.y;
+  return 4.0f * float(run.d.x) * scaled - float(run.d.y) * low;
+}
+"""
+
+_TILES = """
+#define APART 8
+
+// per 16 weights: `scale` and `low`, so that a weight is scale * code - low
+METAL_FUNC float2 scale_of(const thread Run& run) {
+  return float2(float(run.d.x) * float(uint(run.nibbles.x) & 15u), float(run.d.x) * float(uint(run.nibbles.y) & 15u));
+}
+
+METAL_FUNC float2 low_of(const thread Run& run) {
+  return float2(float(run.d.y) * float(uint(run.nibbles.x) >> 4), float(run.d.y) * float(uint(run.nibbles.y) >> 4));
 }
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
-  for (int i = 0; i < 16; i++) { w[i] = run.scale.x * (4.0f * w[i] - 4.0f) - run.low.x; }
+  for (int i = 0; i < 16; i++) { w[i] = scale_of(run).x * (4.0f * w[i] - 4.0f) - low_of(run).x; }
   #pragma unroll
-  for (int i = 16; i < 32; i++) { w[i] = run.scale.y * (4.0f * w[i] - 4.0f) - run.low.y; }
+  for (int i = 16; i < 32; i++) { w[i] = scale_of(run).y * (4.0f * w[i] - 4.0f) - low_of(run).y; }
+}
+
+METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  float raw[32];
+  raw_run(run, table, raw);
+  float2 scale = 4096.0f * scale_of(run);
+  float2 low = 1024.0f * low_of(run) + scale;
+  #pragma unroll
+  for (int j = 0; j < 8; j++) {
+    words[j] = half_pair(metal::fma(scale.x, raw[j], -low.x), metal::fma(scale.x, raw[j + 8], -low.x));
+    words[8 + j] = half_pair(metal::fma(scale.y, raw[16 + j], -low.y), metal::fma(scale.y, raw[24 + j], -low.y));
+  }
 }
 """
 
-TEXT = RunText("q2_k", _HEADER)
+TEXT = RunText("q2_k", _HEADER, _ROWS, _TILES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ds4_mlx.kernels.runs.base import RunText
 
 _HEADER = """
+#define PART 8
+
 // a weight is scale * code - low
 struct Run { uint4 codes; float scale; float low; };
 
@@ -34,28 +36,42 @@ METAL_FUNC void put_pair(uint shifted, thread float* low, thread float* high) {
   *high = as_type<float>(pair & 0xffff0000u);
 }
 
-METAL_FUNC void raw_run(const thread Run& run, const threadgroup uint* table, thread float* v) {
-  #pragma unroll
-  for (int g = 0; g < 4; g++) {
-    uint word = g == 0 ? run.codes.x : g == 1 ? run.codes.y : g == 2 ? run.codes.z : run.codes.w;
-    thread float* p = v + 8 * g;
-    put_pair(word << 3, p + 0, p + 4);
-    put_pair(word >> 1, p + 1, p + 5);
-    put_pair(word >> 5, p + 2, p + 6);
-    put_pair(word >> 9, p + 3, p + 7);
-  }
+METAL_FUNC void raw_part(const thread Run& run, const threadgroup uint* table, int g, thread float* v) {
+  uint word = g == 0 ? run.codes.x : g == 1 ? run.codes.y : g == 2 ? run.codes.z : run.codes.w;
+  put_pair(word << 3, v + 0, v + 4);
+  put_pair(word >> 1, v + 1, v + 5);
+  put_pair(word >> 5, v + 2, v + 6);
+  put_pair(word >> 9, v + 3, v + 7);
 }
+"""
 
+_ROWS = """
 METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
   float sum = sums.x + sums.y;
   return run.scale * (16.0f * (dots.x + dots.y - sum)) - run.low * sum;
 }
+"""
+
+_TILES = """
+#define APART 4
 
 METAL_FUNC void weights_run(const thread Run& run, const threadgroup uint* table, thread float* w) {
   raw_run(run, table, w);
   #pragma unroll
   for (int i = 0; i < 32; i++) { w[i] = run.scale * (16.0f * w[i] - 16.0f) - run.low; }
 }
+
+METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  float raw[32];
+  raw_run(run, table, raw);
+  float scale = 16384.0f * run.scale;
+  float low = 1024.0f * run.low + scale;
+  #pragma unroll
+  for (int i = 0; i < 16; i++) {
+    int j = i / 4 * 8 + i % 4;
+    words[i] = half_pair(metal::fma(scale, raw[j], -low), metal::fma(scale, raw[j + 4], -low));
+  }
+}
 """
 
-TEXT = RunText("q4_k", _HEADER)
+TEXT = RunText("q4_k", _HEADER, _ROWS, _TILES)

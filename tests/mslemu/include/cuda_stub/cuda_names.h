@@ -28,6 +28,7 @@ unsigned __shfl_sync(unsigned mask, unsigned value, int lane, int width = 32);
 int __any_sync(unsigned mask, int predicate);
 int __all_sync(unsigned mask, int predicate);
 unsigned __ballot_sync(unsigned mask, int predicate);
+unsigned long __cvta_generic_to_shared(const void*);
 
 int __popc(unsigned);
 int __clz(int);
