@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from load.server_process import ServerProcess, serving
 from load.server_requests import INTRODUCTION, PATHS, QUESTIONS, Answer, Ask, check_answer, random_ask, read_answer
-
 from server.running import tiny_tokenizer
 
 EOS = 1  # of ds4-tiny; forbidden where answers are to have a length
