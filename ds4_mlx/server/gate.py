@@ -49,6 +49,9 @@ class Gate:
             if message["type"] == "http.response.start":
                 started = True
                 self._metrics.responded(path, message["status"])
+                # Anthropic's name for it and OpenAI's; their clients show it with errors.
+                named = [(name, request_id.encode()) for name in (b"request-id", b"x-request-id")]
+                message = {**message, "headers": [*message.get("headers", []), *named]}
             await send(message)
 
         async def respond(error: ApiError) -> None:

@@ -111,7 +111,8 @@ class Service:
         )
 
     def refused(self, request_id: str, api: str, body: Any, error: BaseException) -> None:
-        """Traces a request that gets no answer."""
+        """Logs and traces a request that gets no answer."""
+        log.info("%s %s: refused: %s", api, request_id, str(error)[:200])
         if self._trace is not None:
             self._trace.write(id=request_id, api=api, request=body, outcome="refused", error=str(error))
 

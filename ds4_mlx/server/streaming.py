@@ -174,7 +174,6 @@ class Answer(Response):
         await send({"type": "http.response.body", "body": b""})
 
     async def _start(self, send: Send, status: int, headers: dict[str, str]) -> None:
-        headers = {**headers, "Request-Id": self._request_id}
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         self._started = True

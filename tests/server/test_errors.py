@@ -174,6 +174,13 @@ def test_unknown_paths_and_methods_have_the_shape_of_their_api(plain: Running) -
     assert wrong.json()["type"] == "error"
 
 
+def test_every_response_has_an_id(plain: Running) -> None:
+    for response in (post(plain, CHAT), post(plain, CHAT, temperature=-1), plain.client.get("/v1/nothing")):
+        assert response.headers["request-id"] == response.headers["x-request-id"] != ""
+    refused = post(plain, MESSAGES, max_tokens=0)
+    assert refused.json()["request_id"] == refused.headers["request-id"]
+
+
 def test_front_page_answers_get_and_head(plain: Running) -> None:
     assert plain.client.get("/").status_code == 200
     assert plain.client.head("/").status_code == 200
