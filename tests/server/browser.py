@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -113,12 +115,15 @@ def browsing(directory: Path) -> Iterator[Browser]:
     assert program is not None
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     arguments = [*flags, "--remote-debugging-port=0", f"--user-data-dir={directory}", "about:blank"]
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A group of its own: Debian's command is a script, and ending that would leave the browser behind.
+    process = subprocess.Popen(
+        [program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         with connect(_page_address(process, directory), max_size=None) as connection:
             yield Browser(connection)
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(_SECONDS)
 
 
