@@ -18,6 +18,7 @@ from ds4_mlx.terminal import DEFAULT_NOTE, loading_progress, note
 if TYPE_CHECKING:
     from ds4_mlx.engine.language_model import LanguageModel
 
+IDLE = 75  # seconds for which a connection without a request stays open: an agent's tool may take that long
 GRACE = 10  # seconds that running answers have to end once the server is told to stop
 _SAVING = 30.0  # seconds that the engine has after that
 
@@ -113,7 +114,11 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
         )
         app = create_app(scheduler, served, options)
         config = uvicorn.Config(
-            app, log_level=flags.log_level, access_log=flags.log_level == "debug", timeout_graceful_shutdown=GRACE
+            app,
+            log_level=flags.log_level,
+            access_log=flags.log_level == "debug",
+            timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=GRACE,
         )
         # uvicorn raises the signal again once it has stopped; the default action would end us before the sessions are
         # saved.

@@ -88,6 +88,17 @@ def top_logprobs(count: int | None, param: str) -> int | None:
     return count
 
 
+def choice_among(mode: object, names: Sequence[str]) -> ToolChoice:
+    """OpenAI's allowed_tools: only these may be called, at least one with mode required."""
+    if mode == "required":
+        if not names:
+            raise invalid("tool_choice asks for a call, but allows no tool that can be called.", "tool_choice")
+        return ToolChoice("required", among=tuple(names))
+    if mode != "auto":
+        raise invalid("tool_choice.mode must be auto or required.", "tool_choice")
+    return ToolChoice("auto", among=tuple(names)) if names else ToolChoice("none")
+
+
 def function_tool(
     name: object, description: object, parameters: object, where: str, *, strict: bool = False
 ) -> dict[str, Any]:

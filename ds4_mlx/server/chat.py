@@ -193,7 +193,7 @@ def _tool_choice(choice: str | Json | None) -> ToolChoice:
         return ToolChoice(choice)  # type: ignore[arg-type]
     if choice.get("type") == "allowed_tools" and isinstance(choice.get("allowed_tools"), dict):
         allowed = choice["allowed_tools"]
-        return allowed_tools(allowed.get("mode"), allowed.get("tools"))
+        return _allowed_tools(allowed.get("mode"), allowed.get("tools"))
     name = choice["function"].get("name") if isinstance(choice.get("function"), dict) else None
     if choice.get("type") != "function" or not isinstance(name, str):
         raise invalid(
@@ -202,8 +202,8 @@ def _tool_choice(choice: str | Json | None) -> ToolChoice:
     return ToolChoice("named", name)
 
 
-def allowed_tools(mode: object, tools: object) -> ToolChoice:
-    """OpenAI's choice among some of the tools, in either of its APIs."""
+def _allowed_tools(mode: object, tools: object) -> ToolChoice:
+    """The choice among some of the tools."""
     names = []
     for tool in tools if isinstance(tools, list) else [None]:
         name = None
@@ -213,9 +213,7 @@ def allowed_tools(mode: object, tools: object) -> ToolChoice:
         if not isinstance(name, str):
             raise invalid("tool_choice.tools must be a list of tools with names.", "tool_choice")
         names.append(name)
-    if mode not in ("auto", "required"):
-        raise invalid("tool_choice.mode must be auto or required.", "tool_choice")
-    return ToolChoice("auto" if mode == "auto" else "required", among=tuple(names))
+    return asking.choice_among(mode, names)
 
 
 def _response_format(response_format: Json | None) -> Json | None:

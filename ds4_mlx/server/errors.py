@@ -1,7 +1,7 @@
 """What can go wrong with a request, and how each API says it.
 
 Clients act on these: they retry a 5xx and a 429, compact a conversation that is too long only when the wording is one
-they know (docs/clients.md), and give up at a 400. So a client's mistake is never a 5xx.
+they know (docs/server.md), and give up at a 400. So a client's mistake is never a 5xx.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ApiError(Exception):
 
 @dataclass
 class ContextOverflowError(ApiError):
-    """The prompt has more tokens than fit. Each API's clients look for their own words (clients.md 7)."""
+    """The prompt has more tokens than fit. Each API's clients look for their own words."""
 
     tokens: int = 0
     limit: int = 0

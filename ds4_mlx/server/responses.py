@@ -82,6 +82,11 @@ class ResponsesRequest(SamplingBody):
         reasoning = self.reasoning or Reasoning()
         return (reasoning.summary or reasoning.generate_summary or "none") != "none"
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the text's tokens are listed."""
+        return _LOGPROBS in (self.include or [])
+
     def ask(self, model: ServedModel, options: ServerOptions, history: list[Json]) -> Ask:
         """The request in the server's own terms. history: items that come before the input. Raises a 400 that names
         what cannot be honoured.
@@ -139,7 +144,7 @@ class ResponsesRequest(SamplingBody):
         return schema_format(form.get("schema"), form.get("name"), "text.format.schema")
 
     def _top_logprobs(self) -> int | None:
-        if _LOGPROBS not in (self.include or []):
+        if not self.wants_logprobs:
             if self.top_logprobs:
                 raise invalid(f"top_logprobs needs include: [{_LOGPROBS!r}].", "top_logprobs")
             return None

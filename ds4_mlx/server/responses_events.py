@@ -49,7 +49,7 @@ class ResponsesEvents:
         self._parts: list[str] = []  # its text
         self._input = InputReader()  # of the custom call that is open
         self._done: dict[str, Any] | None = None
-        self._logprobs = answer_wants_logprobs(body)
+        self._logprobs = body.wants_logprobs
 
     def begin(self) -> str:
         """The response, empty."""
@@ -259,11 +259,6 @@ class ResponsesEvents:
             "user": body.user,
             "metadata": body.metadata or {},
         }
-
-
-def answer_wants_logprobs(body: ResponsesRequest) -> bool:
-    """Whether the text's tokens are listed."""
-    return "message.output_text.logprobs" in (body.include or [])
 
 
 def usage_of(answer: Collected) -> dict[str, Any]:

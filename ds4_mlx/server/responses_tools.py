@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ds4_mlx.server.ask import ToolChoice, function_tool
+from ds4_mlx.server.ask import ToolChoice, choice_among, function_tool
 from ds4_mlx.server.errors import invalid
 from ds4_mlx.server.schema import Json
 
@@ -157,6 +157,4 @@ def _allowed(choice: Json, tools: Tools) -> ToolChoice:
             raise invalid("tool_choice.tools must be a list of tools.", "tool_choice")
         if tool.get("type") in ("function", "custom") and isinstance(tool.get("name"), str):
             names.append(tools.name_of(tool["name"], tool.get("namespace")))
-    if mode not in ("auto", "required"):
-        raise invalid("tool_choice.mode must be auto or required.", "tool_choice")
-    return ToolChoice("auto" if mode == "auto" else "required", among=tuple(names))
+    return choice_among(mode, names)

@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class Body(BaseModel):
-    """A request's body. Keys that no API documents are ignored: clients send some (clients.md, must-do 5)."""
+    """A request's body. Keys that no API documents are ignored: agents send some."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 

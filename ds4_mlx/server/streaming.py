@@ -36,7 +36,7 @@ class Adapter(Protocol):
         """A piece of answer number `choice`; never `Failed`."""
 
     def beat(self) -> str:
-        """Nothing was sent for a while: an event that shows the client there is life (clients.md 6.4)."""
+        """Nothing was sent for a while: an event that shows the client there is life (docs/server.md)."""
 
     def end(self) -> str:
         """All answers are complete."""

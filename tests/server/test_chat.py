@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from server.events import deltas, parse
-from server.running import Running, running
+from server.running import Running, running, tiny_model
 from server.scripted_engine import Reply
 
 PATH = "/v1/chat/completions"
@@ -178,6 +180,21 @@ def test_wrong_messages_are_named(calling: Running, message: dict, param: str) -
     error = calling.post(PATH, model="ds4", messages=[message]).json()["error"]
     assert error["param"] == param
     assert error["message"].startswith("messages[0]")
+
+
+def test_allowed_tools_are_a_choice_among_some() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in "fgh"]
+    seen: list[tuple] = []
+
+    def constrain(tokenizer: object, **options: Any) -> None:
+        seen.append((options["tool_choice"], [tool["function"]["name"] for tool in options["tools"]]))
+
+    with running(model=tiny_model(constrain=constrain)) as server:
+        for mode, names in (("auto", "fh"), ("required", "g"), ("auto", "")):
+            allowed = {"mode": mode, "tools": [{"type": "function", "function": {"name": name}} for name in names]}
+            choice = {"type": "allowed_tools", "allowed_tools": allowed}
+            assert server.post(PATH, model="x", messages=HI, tools=tools, tool_choice=choice).status_code == 200
+    assert seen == [("auto", ["f", "h"]), ("required", ["g"]), ("none", ["f", "g", "h"])]
 
 
 def test_unknown_keys_and_any_model_are_accepted(calling: Running) -> None:
