@@ -65,8 +65,9 @@ class Browser:
         """Waits until an expression is true; its value."""
         end = time.monotonic() + seconds
         while not (value := self.js(expression)):
-            shown = self.js("document.body.innerText")
-            assert time.monotonic() < end, f"{expression} did not become true; the page shows:\n{shown}"
+            if time.monotonic() > end:
+                shown = self.js("document.body?.innerText")
+                raise AssertionError(f"{expression} did not become true; the page shows:\n{shown}")
             time.sleep(0.02)
         return value
 
