@@ -282,6 +282,64 @@ def verify(
     raise typer.Exit(0 if report.sound else 1)
 
 
+class SyntheticSize(str, Enum):
+    """Sizes of models made of random weights."""
+
+    TINY = "tiny"
+    FULL = "full"
+
+
+class SyntheticProfile(str, Enum):
+    """How such a model stores its routed experts."""
+
+    EXACT = "exact"
+    Q2 = "q2"
+
+
+@app.command(
+    help="Measure speed against the length of the context.\n\n"
+    "A prompt of random tokens is fed up to one length after the other; at each, a copy of the session decodes."
+)
+def bench(
+    model: Annotated[str | None, typer.Option("-m", "--model", help="A model folder or hub repository.")] = None,
+    synthetic: Annotated[
+        SyntheticSize | None, typer.Option(help="Random weights instead of a model: no file is read.")
+    ] = None,
+    profile: Annotated[
+        SyntheticProfile, typer.Option(help="With --synthetic: routed experts as released, or 2-bit.")
+    ] = SyntheticProfile.Q2,
+    ctx_start: Annotated[int, typer.Option(help="The first length of the context, in tokens.")] = 512,
+    ctx_max: Annotated[int, typer.Option(help="The last one, at most.")] = 2048,
+    step: Annotated[int, typer.Option(help="From one to the next.")] = 512,
+    gen_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode at each.")] = 64,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write it with device and versions.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it, as PNG or SVG.")] = None,
+    compare: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="An earlier --csv to draw beside it; may be repeated.")
+    ] = None,
+) -> None:
+    """`ds4-mlx bench`."""
+    from ds4_mlx.commands import bench as benchmark
+
+    contexts = benchmark.frontiers(ctx_start, ctx_max, step)
+    if synthetic is not None and model is not None:
+        raise UserError("--model and --synthetic name two models; give one of them.")
+    if compare and plot is None:
+        raise UserError("--compare needs --plot FILE to draw in.")
+    if synthetic is not None:
+        from ds4_mlx.engine.synthetic import synthetic_model
+
+        chosen = synthetic_model(synthetic.value, profile.value)
+    else:
+        from ds4_mlx.engine.language_model import open_model
+
+        chosen = open_model(model, cache_bytes=0)
+    benchmark.run(chosen, contexts, gen_tokens, csv, json_, plot, compare or [])
+
+
 def _print_report(module: Any, report: Any, as_json: bool) -> None:
     """A report through its module's `render` or `to_json`."""
     if as_json:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ds4_mlx.cache import Segment, iter_segments
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _ALIKE = 16  # sessions with the same first words that are looked at, the last used first
+_SLICE = 0.02  # seconds of the engine's time that saving takes at once
 _MOST = 64  # sessions that wait to be saved; they hold their pages
 
 
@@ -33,6 +35,12 @@ class _Item:
     session: Session | None
     messages: list[dict[str, Any]]
     options: dict[str, Any]
+    coming: list[Iterator[Segment]] = field(default_factory=list)  # those that make its segments
+
+    def release(self) -> None:
+        """Lets go of its pages."""
+        self.coming.clear()
+        self.session = None
 
 
 class Keeper:
@@ -75,24 +83,27 @@ class Keeper:
 
     def _run(self) -> None:
         self._count()
+        released: Future[Any] | None = None
         while (item := self._items.get()) is not None:
             try:
                 self._policy.attempt(lambda item=item: self._save(item))  # type: ignore[misc]
             except Exception:  # a mistake of ours must not end all saving
                 _log.exception("A session could not be saved.")
-            self._on_engine(lambda item=item: setattr(item, "session", None)).result()  # type: ignore[misc]
+            released = self._on_engine(item.release)  # the next one need not wait for the engine's next turn
             self._count()
+        if released is not None:
+            released.result()  # all of them, as jobs are done in order
 
     def _save(self, item: _Item) -> None:
         session, store = item.session, self._model.store
         if session is None or session.sequence.owed:  # the device failed meanwhile, and its memory is gone
             return
         session.head = self._earlier(session, item.messages)
-        export = _Export(session, self._on_engine)
-        try:
-            head = session.save(messages=item.messages, options=item.options or None, export=export.segments)
-        finally:
-            export.close()
+        head = session.save(
+            messages=item.messages,
+            options=item.options or None,
+            export=lambda after: self._export(item, session, after),
+        )
         store.in_use.discard(head.id)  # nobody feeds it: the budget may take it like any other
         self._figures.saved += 1
         _log.debug("saved session %s, %d tokens", head.label, head.tokens)
@@ -117,28 +128,31 @@ class Keeper:
                 best = head if best is None or len(head.messages) > len(best.messages or ()) else best
         return best
 
+    def _export(self, item: _Item, session: Session, after: int) -> Iterator[Segment]:
+        """The segments of a session from token `after` on, made on the engine's thread when they are asked for here.
+
+        As many at once as hold up the engine no longer than a token does: each time costs a call of the model.
+        """
+        coming, over = iter_segments(session.sequence, after), False
+        item.coming.append(coming)
+        while not over:
+            some, over = self._on_engine(lambda: _some(coming)).result()
+            for segment in some:
+                yield replace(segment, text=session.model.tokenizer.decode(segment.token_ids.tolist()))
+
     def _count(self) -> None:
         held = self._model.store.figures()
         self._figures.store_bytes, self._figures.store_sessions = held.nbytes, held.sessions
 
 
-class _Export:
-    """The segments of a session, each made on the engine's thread when it is asked for here."""
-
-    def __init__(self, session: Session, on_engine: Callable[[Callable[[], Any]], Future[Any]]) -> None:
-        self._session, self._on_engine = session, on_engine
-        self._open: list[Iterator[Segment]] = []
-
-    def segments(self, after: int) -> Iterator[Segment]:
-        """From token `after` on."""
-        coming = iter_segments(self._session.sequence, after)
-        self._open.append(coming)
-        while (segment := self._on_engine(lambda: next(coming, None)).result()) is not None:
-            yield replace(segment, text=self._session.model.tokenizer.decode(segment.token_ids.tolist()))
-
-    def close(self) -> None:
-        """Lets go of what was not asked for."""
-        self._on_engine(self._open.clear).result()
+def _some(coming: Iterator[Segment]) -> tuple[list[Segment], bool]:
+    """The next segments, and whether they are the last."""
+    end, some = time.perf_counter() + _SLICE, list[Segment]()
+    for segment in coming:
+        some.append(segment)
+        if time.perf_counter() >= end:
+            return some, False
+    return some, True
 
 
 def _refuse() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.kernels.metal_on_cuda import KernelText, cuda_kernel
+from ds4_mlx.kernels.metal_on_cuda import CudaKernel, KernelText, cuda_kernel
 from ds4_mlx.kernels.metal_on_cuda.signature import Template
+
+_MOST_CALLS = 1024  # kept ready per kernel; each is for other shapes
 
 
 class Launch(NamedTuple):
@@ -29,7 +31,8 @@ class Kernel:
     """One text for three executors: Metal, CUDA, and the emulator of the tests.
 
     text: names and body, under the dialect rules of docs/kernels.md. twin: the same function in plain operations, which
-    defines what the kernel computes, and computes it where there is no GPU. launch: from the inputs to a `Launch`.
+    defines what the kernel computes, and computes it where there is no GPU. launch: from the inputs' shapes and dtypes
+    to a `Launch`.
     samples: inputs for the self-test, the same ones every time. exact: whether kernel and twin are equal bit for bit;
     otherwise `relative_error` is bounded by the dtypes of the first input and of the outputs (`tolerance`).
     """
@@ -49,10 +52,25 @@ class Kernel:
         """One array per output of the text, computed on the default device."""
         if not runs_kernels():
             return self.twin(*inputs)
-        return self._compiled(inputs=list(inputs), **self.launch(*inputs)._asdict())
+        # What follows from shapes and dtypes is made once: a token is hundreds of calls.
+        key = tuple([(x.shape, x.dtype) for x in inputs])
+        call = self._calls.get(key)
+        if call is None:
+            if len(self._calls) >= _MOST_CALLS:
+                self._calls.clear()
+            call = self._calls[key] = self._prepared(inputs)
+        return call(inputs=list(inputs))
 
     @cached_property
-    def _compiled(self) -> Callable[..., list[mx.array]]:
+    def _calls(self) -> dict[Any, Callable[..., list[mx.array]]]:
+        return {}
+
+    def _prepared(self, inputs: Sequence[mx.array]) -> Callable[..., list[mx.array]]:
+        launch, compiled = self.launch(*inputs)._asdict(), self._compiled
+        return compiled.prepared(inputs, **launch) if isinstance(compiled, CudaKernel) else partial(compiled, **launch)
+
+    @cached_property
+    def _compiled(self) -> CudaKernel | Callable[..., list[mx.array]]:
         text = self.text
         arguments: dict[str, Any] = {
             "name": text.name,
@@ -62,7 +80,7 @@ class Kernel:
             "header": text.header,
         }
         make: Any = mx.fast.metal_kernel if mx.metal.is_available() else cuda_kernel
-        compiled: Callable[..., list[mx.array]] = make(**arguments)
+        compiled: CudaKernel | Callable[..., list[mx.array]] = make(**arguments)
         return compiled
 
 

@@ -9,18 +9,34 @@ import mlx.core as mx
 
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
+from ds4_mlx.kernels.dense_rows import dense_kernel
+from ds4_mlx.kernels.dense_twins import Job
+from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
 from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
+from ds4_mlx.kernels.route import HASHED, scored_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
+from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, dense_return_kernel, enter_kernel
 from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
 
 KERNELS: list[Kernel] = [
     *(make(name) for make in (gate_up_kernel, down_kernel, tile_gate_up_kernel, tile_down_kernel) for name in FORMATS),
+    dense_kernel((Job("mxfp8"), Job("q8_0"), Job("BF16", "float32"), Job("F32"))),
+    dense_kernel((Job("mxfp8"),), groups=2),
+    dense_kernel((Job("mxfp8"), Job("q8_0")), normed=True),
+    dense_kernel((Job("BF16", "float32"), Job("mxfp8", "swiglu"))),
+    scored_kernel(6),
+    HASHED,
+    SITE_SUMS,
+    enter_kernel(20),
+    *(dense_return_kernel(storage) for storage in ("mxfp8", "q8_0")),
+    LEAVE,
+    *(expert_return_kernel(name, "mxfp8") for name in FORMATS),
     pack_kv_kernel(NOPE),
     UNPACK_KV,
     PACK_INDEX,

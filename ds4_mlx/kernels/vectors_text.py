@@ -1,7 +1,7 @@
 """Metal text for moving 8 numbers at a time, 16 bytes where they are 16-bit ones."""
 
 # A vector of bfloat16 is moved element by element by some compilers, words are not. Callers align to 8 elements.
-VECTORS = """
+LOAD_8 = """
 template <typename T>
 METAL_FUNC void load_8(const device T* x, thread float* v) {
   uint4 words = *((const device uint4*)x);
@@ -21,7 +21,9 @@ METAL_FUNC void load_8(const device float* x, thread float* v) {
     v[4 * i + 3] = four.w;
   }
 }
+"""
 
+_STORE_8 = """
 METAL_FUNC void store_8(threadgroup half* p, const thread float* v) {
   uint4 words;
   words.x = as_type<uint>(half2(half(v[0]), half(v[1])));
@@ -36,3 +38,5 @@ METAL_FUNC void store_8(threadgroup float* p, const thread float* v) {
   ((threadgroup float4*)p)[1] = float4(v[4], v[5], v[6], v[7]);
 }
 """
+
+VECTORS = LOAD_8 + _STORE_8

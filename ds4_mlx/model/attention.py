@@ -16,7 +16,7 @@ from ds4_mlx.kernels.index_twins import choose_entries, index_scores
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.indexer import Indexer, IndexQueries
-from ds4_mlx.model.linear import GroupedLinear, Numerics, QuantizedLinear, RMSNorm, unit_rms
+from ds4_mlx.model.linear import GroupedLinear, Numerics, Projection, QuantizedLinear, RMSNorm, products, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
 from ds4_mlx.model.step import Windows, is_step, joint
 
@@ -49,14 +49,14 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """x [T, D] after attn_norm -> [T, D]. Reads and extends `state.layers[layer]` of every span's sequence."""
-        config = self._config
-        qr = self.q_norm(self.wq_a(x))
-        q = mx.unflatten(self.wq_b(qr), -1, (config.num_attention_heads, config.head_dim))  # [T, H, d]
-        kv = self.wkv(x)
-        o = (self._step if is_step(batch, config) else self._plain)(x, qr, q, kv, batch, layer)  # [T, H, d]
-        return self.wo_b(self.wo_a(mx.unflatten(o.flatten(1), -1, (config.o_groups, -1))))
+        return self.wo_b(self.inner(x, batch, layer))
 
-    def _step(self, x: mx.array, qr: mx.array, q: mx.array, kv: mx.array, batch: Batch, layer: int) -> mx.array:
+    def inner(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
+        """All but the last matrix: x [T, D] -> [T, groups * o_lora_rank]."""
+        o = (self._step if is_step(batch, self._config) else self._plain)(x, batch, layer)  # [T, H, d]
+        return self.wo_a(mx.unflatten(o.flatten(1), -1, (self._config.o_groups, -1)))
+
+    def _step(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """Few tokens by kernels, the tokens of all sequences in one launch each."""
         pool, pages, index = batch.pool, batch.pool.entries[layer], batch.pool.index_entries[layer]
         states = [span.state.layers[layer] for span in batch.spans]
@@ -64,23 +64,26 @@ class Attention(nn.Module):
         windows = batch.shared(("windows", *held), lambda: Windows.of(batch, held, self._config.sliding_window))
         table = batch.table(self._rope)
         choosing = index is not None and max(span.end for span in batch.spans) // 4 > self._config.index_topk
-        queries = [self.indexer.project(qr)] if choosing else []
+        q_a, kv, *projected = products(x, self._inputs(choosing=choosing))
+        q, *queries = products(q_a, [self.wq_b, *([self.indexer.wq_b] if choosing else [])], self.q_norm)
+        q, queries = self._heads(q), [self.indexer.heads(rows) for rows in queries]
         q, *rows = attention_rows_kernel(indexed=choosing)(
             q, kv, self.kv_norm.weight, *table, self._eps, windows.sources, *old, *queries
         )
         window, queries = rows[:3], rows[3:]
         # All sequences write before one reads, as in the plain path.
         if self._ratio:
-            parts, blocks = self.compressor.step(x, batch, [state.compressor for state in states], "kv")
+            open_blocks = [state.compressor for state in states]
+            parts, blocks = self.compressor.step(projected[:2], batch, open_blocks, "kv", x.dtype)
             states = [replace(state, compressor=block) for state, block in zip(states, blocks, strict=True)]
             if pages is not None and parts:
                 pages.write(batch.new_rows(self._ratio), parts)
         for span, state, kept in zip(batch.spans, states, windows.kept, strict=True):
             span.state.layers[layer] = replace(state, window=Rows(tuple(window), *kept))
         if self._ratio == 4:
-            self.indexer.step(x, batch, layer)
+            self.indexer.step(projected[2:4], batch, layer, x.dtype)
         if choosing and index is not None:
-            chosen = self.indexer.choose(x, queries[0], windows, index.arrays, self._config.index_topk)
+            chosen = self.indexer.choose(projected[4], queries[0], windows, index.arrays, self._config.index_topk)
         else:
             chosen = windows.pages  # not looked at
         entries = pages.arrays if pages is not None else window  # the latter not looked at
@@ -90,11 +93,27 @@ class Attention(nn.Module):
         (o,) = combine_kernel(q.dtype)(*sums, self.attn_sink, *table)
         return o
 
-    def _plain(self, x: mx.array, qr: mx.array, q: mx.array, kv: mx.array, batch: Batch, layer: int) -> mx.array:
+    def _inputs(self, *, choosing: bool) -> list[Projection]:
+        """What a step needs of x: queries and K=V rows, of compressed layers values and gates of each compressor, and
+        the weights of index heads if the indexer is to choose.
+        """
+        layers: list[Projection] = [self.wq_a, self.wkv]
+        if self._ratio:
+            layers += [self.compressor.wkv, self.compressor.wgate]
+        if self._ratio == 4:
+            layers += [self.indexer.compressor.wkv, self.indexer.compressor.wgate]
+        return [*layers, self.indexer.weights_proj] if choosing else layers
+
+    def _heads(self, q: mx.array) -> mx.array:
+        """[T, H * d] -> [T, H, d]."""
+        return mx.unflatten(q, -1, (self._config.num_attention_heads, self._config.head_dim))
+
+    def _plain(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """Any number of tokens by plain operations, one sequence after the other."""
         config, table = self._config, batch.table(self._rope)
-        q = apply_rope(unit_rms(q, config.rms_norm_eps), table)
-        kv = apply_rope(self.kv_norm(kv), table)  # [T, d], not rounded yet
+        qr = self.q_norm(self.wq_a(x))
+        q = apply_rope(unit_rms(self._heads(self.wq_b(qr)), config.rms_norm_eps), table)
+        kv = apply_rope(self.kv_norm(self.wkv(x)), table)  # [T, d], not rounded yet
         windows = self._extend_windows(kv, batch, layer)
         # All sequences write before one reads: a read that waits for its turn would make the next write copy the pool.
         if self._ratio:

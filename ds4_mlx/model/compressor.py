@@ -72,21 +72,26 @@ class Compressor(nn.Module):
         return apply_rope(self.norm(pooled.astype(dtype)), self._rope.table(positions)), after
 
     def step(
-        self, x: mx.array, batch: Batch, before: Sequence[Rows | None], kind: Kind
+        self,
+        products: Sequence[mx.array],
+        batch: Batch,
+        before: Sequence[Rows | None],
+        kind: Kind,
+        dtype: mx.Dtype,
     ) -> tuple[tuple[mx.array, ...], list[Rows | None]]:
         """`project` and `entries` of all sequences for a call of few tokens, by one kernel.
 
-        x [T, D], each sequence's open block -> the entries as the cache stores them, an array per part (none if nothing
-        is completed), and the open blocks after the call.
+        The products of x with wkv and wgate [T, c * d], each sequence's open block, the dtype of x -> the entries as
+        the cache stores them, an array per part (none if nothing is completed), and the open blocks after the call.
         """
         old, held = joint(before, [(self.ape.shape[1], mx.float32)] * 2)
         key = "pooling", self._ratio, *held
         pooling = batch.shared(key, lambda: Pooling.of(batch, held, self._ratio, self._rope))
-        rows = self.wkv(x), self.wgate(x), self.ape, pooling.phases, *old, pooling.sources
+        rows = *products, self.ape, pooling.phases, *old, pooling.sources
         if pooling.blocks is None:
             kept, parts = KEEP_ROWS(*rows), []
         else:
-            both = pool_kernel(kind, x.dtype)(*rows, self.norm.weight, self._eps, pooling.blocks, *pooling.table)
+            both = pool_kernel(kind, dtype)(*rows, self.norm.weight, self._eps, pooling.blocks, *pooling.table)
             kept, parts = both[:2], both[2:]
         return tuple(parts), [at and Rows(tuple(kept), *at) for at in pooling.kept]
 

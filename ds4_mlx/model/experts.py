@@ -37,19 +37,38 @@ class Experts(nn.Module):
 
     def __call__(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
         """x [T, D], experts [T, k], weights float32 [T, k] -> float32 [T, D], summed over the k experts."""
-        same = self.w1.format_name == self.w3.format_name
-        if not runs_kernels() or not same or {self.w1.format_name, self.w2.format_name} - set(FORMATS):
+        if not runs_kernels() or not self.has_kernels:
             return self._plain(x, experts, weights)
         rows = self._few if x.shape[0] <= MOST_TOKENS else self._many
         return rows(self._rounded(x), experts.astype(mx.uint32), weights)
 
     def _few(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
-        inner_format, down_format = str(self.w1.format_name), str(self.w2.format_name)
-        gate_up = [*self.w1.arrays, *self.w3.arrays, *lookup(inner_format)]
-        (inner,) = gate_up_kernel(inner_format)(x, experts, weights, self._limit, *gate_up)
-        down = [*self.w2.arrays, *lookup(down_format)]
-        (y,) = down_kernel(down_format)(self._rounded(inner), experts, *down)
+        inner = self._rounded(self.inner(x, experts, weights))
+        (y,) = down_kernel(str(self.w2.format_name))(inner, experts, *self.down_arrays)
         return y
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether kernels know the matrices."""
+        same = self.w1.format_name == self.w3.format_name
+        return same and not {self.w1.format_name, self.w2.format_name} - set(FORMATS)
+
+    @property
+    def limit(self) -> mx.array:
+        """The clamp of SwiGLU, float32 []."""
+        return self._limit
+
+    @property
+    def down_arrays(self) -> list[mx.array]:
+        """What kernels take of w2."""
+        return [*self.w2.arrays, *lookup(str(self.w2.format_name))]
+
+    def inner(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        """Few rows x [T, D], experts uint32 [T, k] -> the rows [T * k, I] that w2 takes, by a kernel."""
+        name = str(self.w1.format_name)
+        arrays = [*self.w1.arrays, *self.w3.arrays, *lookup(name)]
+        (inner,) = gate_up_kernel(name)(x, experts, weights, self._limit, *arrays)
+        return inner
 
     def _many(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
         inner_format, down_format = str(self.w1.format_name), str(self.w2.format_name)

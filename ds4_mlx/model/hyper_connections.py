@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, enter_kernel
+from ds4_mlx.kernels.stream_twins import Mix, collapse, split_mixes, write_back
+from ds4_mlx.model.linear import RMSNorm
 
 
 class HyperConnectionWeights(NamedTuple):
@@ -19,14 +23,6 @@ class HyperConnectionWeights(NamedTuple):
     fn: mx.array
     base: mx.array
     scale: mx.array
-
-
-class Mix(NamedTuple):
-    """What `hc_pre` decides for each token, float32: pre [T, N], post [T, N], comb [T, N, N]."""
-
-    pre: mx.array
-    post: mx.array
-    comb: mx.array
 
 
 def add_site(module: nn.Module, name: str, config: ModelConfig) -> None:
@@ -55,24 +51,10 @@ def head_site(module: nn.Module) -> HyperConnectionWeights:
     return site(module, "head")
 
 
-def sinkhorn(logits: mx.array, iterations: int, eps: float) -> mx.array:
-    """Makes [T, N, N] nearly doubly stochastic. The first round is a softmax over rows plus eps; columns come last."""
-    comb = mx.softmax(logits, axis=-1) + eps
-    comb = comb / (comb.sum(axis=-2, keepdims=True) + eps)
-    for _ in range(iterations - 1):
-        comb = comb / (comb.sum(axis=-1, keepdims=True) + eps)
-        comb = comb / (comb.sum(axis=-2, keepdims=True) + eps)
-    return comb
-
-
 def split_mix(mixes: mx.array, weights: HyperConnectionWeights, config: ModelConfig) -> Mix:
     """mixes float32 [T, (2 + N) * N] -> the three gates."""
-    n, eps = config.hc_mult, config.hc_eps
-    scale, base = weights.scale, weights.base
-    pre = mx.sigmoid(mixes[:, :n] * scale[0] + base[:n]) + eps
-    post = 2 * mx.sigmoid(mixes[:, n : 2 * n] * scale[1] + base[n : 2 * n])
-    comb = mx.unflatten(mixes[:, 2 * n :] * scale[2] + base[2 * n :], -1, (n, n))
-    return Mix(pre, post, sinkhorn(comb, config.hc_sinkhorn_iters, eps))
+    n, rounds = config.hc_mult, config.hc_sinkhorn_iters
+    return split_mixes(mixes, weights.base, weights.scale, n, rounds, config.hc_eps)
 
 
 def normalised_product(h: mx.array, fn: mx.array, eps: float) -> mx.array:
@@ -88,12 +70,8 @@ def hc_pre(h: mx.array, weights: HyperConnectionWeights, config: ModelConfig) ->
 
 
 def hc_post(y: mx.array, h: mx.array, mix: Mix) -> mx.array:
-    """Writes a sublayer's output y [T, D] back into the old streams h [T, N, D].
-
-    h'[k] = post[k] * y + sum_j comb[j, k] * h[j]: the sum runs over comb's first index.
-    """
-    mixed = mix.comb.swapaxes(-1, -2) @ h.astype(mx.float32)
-    return (mix.post[..., None] * y.astype(mx.float32)[:, None] + mixed).astype(h.dtype)
+    """Writes a sublayer's output y [T, D] back into the old streams h [T, N, D]."""
+    return write_back(y, h, mix.post, mix.comb)
 
 
 def hc_head(h: mx.array, weights: HyperConnectionWeights, config: ModelConfig) -> mx.array:
@@ -102,6 +80,35 @@ def hc_head(h: mx.array, weights: HyperConnectionWeights, config: ModelConfig) -
     return collapse(h, mx.sigmoid(mixes * weights.scale + weights.base) + config.hc_eps)
 
 
-def collapse(h: mx.array, gates: mx.array) -> mx.array:
-    """sum_j gates[:, j] * h[:, j] in float32, back to the dtype of h."""
-    return (gates[..., None] * h.astype(mx.float32)).sum(axis=1).astype(h.dtype)
+class Streams(NamedTuple):
+    """Streams h [T, N, D] between two sublayers of few tokens, and what the next site sums of them (`stream_twins`)."""
+
+    h: mx.array
+    sums: mx.array
+
+
+def streams_for(h: mx.array, weights: HyperConnectionWeights) -> Streams:
+    """Streams [T, N, D] as a site takes them, where no sublayer of few tokens made them."""
+    return Streams(h, *SITE_SUMS(h, weights.fn))
+
+
+def enter(
+    streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, config: ModelConfig
+) -> tuple[mx.array, mx.array]:
+    """`hc_pre` and the norm after it in one launch: a sublayer's input [T, D], and gates that only kernels read."""
+    site = weights.base, weights.scale, norm.weight, norm.eps, constant(config.hc_eps)
+    x, mix = enter_kernel(config.hc_sinkhorn_iters)(*streams, *site)
+    return x, mix
+
+
+def leave(streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, config: ModelConfig) -> mx.array:
+    """`hc_head` and the norm after it in one launch: the output matrix's input [T, D]."""
+    site = weights.base, weights.scale, norm.weight, norm.eps, constant(config.hc_eps)
+    (x,) = LEAVE(*streams, *site)
+    return x
+
+
+@cache
+def constant(value: float) -> mx.array:
+    """float32 [], made once."""
+    return mx.array(value)

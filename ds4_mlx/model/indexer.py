@@ -39,13 +39,13 @@ class Indexer(nn.Module):
         self.weights_proj = Linear(config.hidden_size, self._heads)
         self.compressor = Compressor(config, 4, self._dim, rope)
 
-    def project(self, qr: mx.array) -> mx.array:
-        """qr [T, q_lora_rank] (after q_norm) -> queries [T, H, d], neither turned nor rounded."""
-        return mx.unflatten(self.wq_b(qr), -1, (self._heads, self._dim))
+    def heads(self, queries: mx.array) -> mx.array:
+        """[T, H * d] -> [T, H, d]."""
+        return mx.unflatten(queries, -1, (self._heads, self._dim))
 
     def prepare(self, x: mx.array, qr: mx.array, batch: Batch) -> IndexQueries:
         """x [T, D] (attention input), qr [T, q_lora_rank] (after q_norm)."""
-        queries = self._round(apply_rope(self.project(qr), batch.table(self._rope)))
+        queries = self._round(apply_rope(self.heads(self.wq_b(qr)), batch.table(self._rope)))
         weights = head_weights(self.weights_proj(x), self._dim)
         return IndexQueries(queries, weights, self.compressor.project(x, batch))
 
@@ -64,10 +64,12 @@ class Indexer(nn.Module):
         if pages is not None and keys.shape[0]:
             pages.write(batch.new_rows(4), pages.format.encode(rotate_index(keys) if self._simulate else keys))
 
-    def step(self, x: mx.array, batch: Batch, layer: int) -> None:
-        """Stores the index keys that a call of few tokens completes; x [T, D]."""
+    def step(self, products: Sequence[mx.array], batch: Batch, layer: int, dtype: mx.Dtype) -> None:
+        """Stores the index keys that a call of few tokens completes; the products are the compressor's."""
         states = [span.state.layers[layer] for span in batch.spans]
-        parts, blocks = self.compressor.step(x, batch, [state.index_compressor for state in states], "index")
+        parts, blocks = self.compressor.step(
+            products, batch, [state.index_compressor for state in states], "index", dtype
+        )
         for span, state, block in zip(batch.spans, states, blocks, strict=True):
             span.state.layers[layer] = replace(state, index_compressor=block)
         pages = batch.pool.index_entries[layer]
@@ -75,12 +77,12 @@ class Indexer(nn.Module):
             pages.write(batch.new_rows(4), parts)
 
     def choose(
-        self, x: mx.array, queries: mx.array, windows: Windows, arrays: Sequence[mx.array], topk: int
+        self, weights: mx.array, queries: mx.array, windows: Windows, arrays: Sequence[mx.array], topk: int
     ) -> mx.array:
-        """The exact best entries of few queries [T, H, d], rotated and rounded; x [T, D], the index rows of the pool ->
-        uint32 [T, topk], ascending.
+        """The exact best entries of few queries [T, H, d], rotated and rounded, with the products of weights_proj
+        [T, H] and the index rows of the pool -> uint32 [T, topk], ascending.
         """
-        (scores,) = INDEX_SCORES(queries, self.weights_proj(x), windows.queries, windows.pages, *arrays)
+        (scores,) = INDEX_SCORES(queries, weights, windows.queries, windows.pages, *arrays)
         return best_entries(scores, windows.queries, topk)
 
     def stored_keys(self, batch: Batch, span: Span, layer: int) -> mx.array:

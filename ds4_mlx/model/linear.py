@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 
+from ds4_mlx.kernels import runs_kernels
+from ds4_mlx.kernels.dense_rows import MOST_TOKENS, ROWS, dense_kernel
+from ds4_mlx.kernels.dense_text import STORAGES
+from ds4_mlx.kernels.dense_twins import Job
 from ds4_mlx.quant.formats import get_format
 from ds4_mlx.quant.simulate import simulate_activation
 
@@ -64,6 +68,7 @@ class Matrix(nn.Module):
         """Empty arrays for `storage`: the safetensors name of a dtype, or the name of a format."""
         for name in list(self.parameters()):
             del self[name]
+        self._storage = storage
         self._format = None if storage in _FLOATS else get_format(storage)
         if self._format is None:
             self.weight = mx.zeros(self._shape, dtype=_FLOATS[storage])
@@ -77,14 +82,20 @@ class Matrix(nn.Module):
         return self._format.name if self._format else None
 
     @property
+    def storage(self) -> str:
+        """What `store_as` was told."""
+        return self._storage
+
+    @property
     def is_stack(self) -> bool:
         """Whether there are several matrices."""
         return len(self._shape) > 2
 
     @property
     def arrays(self) -> list[mx.array]:
-        """The arrays of the format in its order."""
-        assert self._format is not None
+        """The arrays of the format in its order, or the one of a dtype."""
+        if self._format is None:
+            return [self.weight]
         return [self[part.name] for part in self._format.parts]
 
     def decoded(self) -> mx.array:
@@ -140,14 +151,61 @@ def store_as(module: nn.Module, storage_of: Callable[[str], str]) -> None:
             part.store_as(storage_of(name))
 
 
-class QuantizedLinear(Matrix):
+class Projection(Matrix):
+    """A matrix [out, in] that rows are multiplied with: x [..., in] -> [..., out] in the dtype of x.
+
+    Few rows on a GPU are our kernel's; `plain` is the definition.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, storage: str) -> None:
+        super().__init__((out_dim, in_dim), storage)
+
+    @property
+    def job(self) -> Job | None:
+        """What a kernel is to make of it; None if there is none that computes the same."""
+        return Job(self.storage) if self.storage in STORAGES else None
+
+    def plain(self, x: mx.array) -> mx.array:
+        """The product in plain operations."""
+        return self.product(x)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x [..., in] -> [..., out]."""
+        return products(x, [self])[0]
+
+
+def products(x: mx.array, layers: Sequence[Projection], norm: RMSNorm | None = None) -> list[mx.array]:
+    """What each of `layers` makes of the same x [..., in], normed first if there is a norm.
+
+    Few rows [T, in] on a GPU take one launch.
+    """
+    jobs = tuple(layer.job for layer in layers)
+    if not few_by_kernels(x) or None in jobs:
+        x = x if norm is None else norm(x)
+        return [layer.plain(x) for layer in layers]
+    before = [] if norm is None else [norm.weight, norm.eps]
+    arrays = [array for layer in layers for array in layer.arrays]
+    return dense_kernel(jobs, normed=norm is not None)(x, *before, *arrays)
+
+
+def few_by_kernels(x: mx.array) -> bool:
+    """Whether the kernels for few tokens take x [T, ...]."""
+    return x.ndim == 2 and x.shape[0] <= MOST_TOKENS and runs_kernels()
+
+
+class QuantizedLinear(Projection):
     """`L8` of the spec: x [..., in] -> [..., out] in the dtype of x, weights decoded exactly."""
 
     def __init__(self, in_dim: int, out_dim: int, numerics: Numerics) -> None:
-        super().__init__((out_dim, in_dim), "mxfp8")
+        super().__init__(in_dim, out_dim, "mxfp8")
         self._simulate_activations = numerics.simulate_activations
 
-    def __call__(self, x: mx.array) -> mx.array:
+    @property
+    def job(self) -> Job | None:
+        """None if inputs are rounded: no kernel does it."""
+        return None if self._simulate_activations else super().job
+
+    def plain(self, x: mx.array) -> mx.array:
         """x [..., in] -> [..., out]."""
         if self._simulate_activations:
             x = simulate_activation(x)
@@ -160,9 +218,14 @@ class GroupedLinear(Matrix):
     def __init__(self, groups: int, in_dim: int, out_dim: int) -> None:
         super().__init__((groups * out_dim, in_dim), "mxfp8")
         self._groups = groups
+        self._fits = out_dim % ROWS == 0
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [T, groups, in] -> [T, groups * out]."""
+        rows = x.flatten(1)
+        if self._fits and few_by_kernels(rows) and self.storage in STORAGES:
+            (y,) = dense_kernel((Job(self.storage),), groups=self._groups)(rows, *self.arrays)
+            return y
         return self.product(x.swapaxes(0, 1), groups=self._groups).swapaxes(0, 1).flatten(1)
 
 
@@ -177,24 +240,25 @@ class Weight(nn.Module):
         self.weight = mx.zeros(shape, dtype=mx.bfloat16)
 
 
-class Linear(Matrix):
+class Linear(Projection):
     """A projection that is released in bfloat16, computed in the dtype of its input: x [..., in] -> [..., out]."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__((out_dim, in_dim), "BF16")
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """x [..., in] -> [..., out]."""
-        return self.product(x)
+        super().__init__(in_dim, out_dim, "BF16")
 
 
-class LinearFloat32(Matrix):
+class LinearFloat32(Projection):
     """A projection whose product the spec wants in float32 (compressor, head): bfloat16 weights are upcast."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__((out_dim, in_dim), "BF16")
+        super().__init__(in_dim, out_dim, "BF16")
 
-    def __call__(self, x: mx.array) -> mx.array:
+    @property
+    def job(self) -> Job | None:
+        """Products stay in float32."""
+        return Job(self.storage, "float32") if self.storage in STORAGES else None
+
+    def plain(self, x: mx.array) -> mx.array:
         """x [..., in] -> float32 [..., out]."""
         return self.product_float32(x)
 
@@ -217,14 +281,19 @@ class RMSNorm(Weight):
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__(dim)
-        self._eps = eps
+        self._eps = mx.array(eps)
+
+    @property
+    def eps(self) -> mx.array:
+        """float32 []."""
+        return self._eps
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., dim] -> same shape and dtype."""
         return (unit_rms(x.astype(mx.float32), self._eps) * self.weight.astype(mx.float32)).astype(x.dtype)
 
 
-def unit_rms(x: mx.array, eps: float) -> mx.array:
+def unit_rms(x: mx.array, eps: float | mx.array) -> mx.array:
     """x / rms(x) over the last axis without a weight; computed in float32, returned in the dtype of x."""
     z = x.astype(mx.float32)
     return (z * mx.rsqrt(mx.mean(z * z, axis=-1, keepdims=True) + eps)).astype(x.dtype)

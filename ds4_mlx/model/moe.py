@@ -6,8 +6,13 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.dense_rows import dense_kernel
+from ds4_mlx.kernels.dense_twins import Job
+from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_twins import swiglu
+from ds4_mlx.kernels.route import HASHED, best_experts, scored_kernel, scores_of, weights_of
 from ds4_mlx.model.experts import Experts
+from ds4_mlx.model.hyper_connections import HyperConnectionWeights, Streams
 from ds4_mlx.model.linear import Numerics, QuantizedLinear, Weight, product_float32
 
 
@@ -21,7 +26,7 @@ class Gate(Weight):
     def __init__(self, config: ModelConfig, *, hashed: bool) -> None:
         super().__init__(config.n_routed_experts, config.hidden_size)
         self._topk = config.num_experts_per_tok
-        self._scale = config.routed_scaling_factor
+        self._scale = mx.array(config.routed_scaling_factor)
         if hashed:
             self.tid2eid = mx.zeros((config.vocab_size, config.num_experts_per_tok), dtype=mx.int32)
         else:
@@ -29,13 +34,21 @@ class Gate(Weight):
 
     def __call__(self, x: mx.array, ids: mx.array) -> tuple[mx.array, mx.array]:
         """x [T, D], token ids [T] -> experts [T, k] and float32 weights [T, k]."""
-        scores = mx.sqrt(mx.logaddexp(product_float32(x, self.weight), 0.0))  # sqrt(softplus)
+        scores = scores_of(product_float32(x, self.weight))
+        experts = self.tid2eid[ids] if "tid2eid" in self else best_experts(scores, self.bias, self._topk)
+        return experts, weights_of(scores, experts, self._scale)
+
+    def route(self, logits: mx.array, ids: mx.array) -> list[mx.array]:
+        """The same from products float32 [T, E], in one launch: experts uint32 [T, k] and their weights."""
         if "tid2eid" in self:
-            experts = self.tid2eid[ids]
-        else:
-            experts = mx.argsort(-(scores + self.bias), axis=-1)[:, : self._topk]
-        weights = mx.take_along_axis(scores, experts, axis=-1)
-        return experts, weights / weights.sum(axis=-1, keepdims=True) * self._scale
+            return HASHED(logits, self.tid2eid, ids, self._scale)
+        return scored_kernel(self._topk)(logits, self.bias, self._scale)
+
+    @property
+    def job(self) -> Job | None:
+        """What a kernel is to make of the weight; None if it knows no such dtype."""
+        names = {mx.bfloat16: "BF16", mx.float16: "F16", mx.float32: "F32"}
+        return Job(names[self.weight.dtype], "float32") if self.weight.dtype in names else None
 
 
 class SharedExpert(nn.Module):
@@ -48,6 +61,12 @@ class SharedExpert(nn.Module):
         self.w2 = QuantizedLinear(inner, width, numerics)
         self.w3 = QuantizedLinear(width, inner, numerics)
         self._limit = config.swiglu_limit
+
+    @property
+    def job(self) -> Job | None:
+        """What a kernel is to make of w1 and w3; None if there is none for both together."""
+        jobs = {self.w1.job, self.w3.job}
+        return Job(self.w1.storage, "swiglu") if len(jobs) == 1 and None not in jobs else None
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [T, D] -> [T, D]."""
@@ -67,3 +86,24 @@ class MoE(nn.Module):
         """x [T, D] after ffn_norm, token ids [T] -> [T, D] in the dtype of x."""
         experts, weights = self.gate(x, ids)
         return (self.experts(x, experts, weights) + self.shared_experts(x).astype(mx.float32)).astype(x.dtype)
+
+    @property
+    def has_step(self) -> bool:
+        """Whether kernels know all matrices, so that `step` can be called."""
+        jobs = self.gate.job, self.shared_experts.job, self.shared_experts.w2.job
+        return None not in jobs and self.experts.has_kernels
+
+    def step(
+        self, x: mx.array, ids: mx.array, h: mx.array, mix: mx.array, following: HyperConnectionWeights
+    ) -> Streams:
+        """The sublayer for few tokens on a GPU, in four launches.
+
+        x [T, D] and mix as `enter` made them of the streams h [T, N, D] -> new streams, for the site `following`.
+        """
+        shared, experts = self.shared_experts, self.experts
+        jobs = self.gate.job, shared.job
+        logits, common = dense_kernel(jobs)(x, experts.limit, self.gate.weight, *shared.w1.arrays, *shared.w3.arrays)
+        chosen, weights = self.gate.route(logits, ids)
+        inner = experts.inner(x, chosen, weights)
+        kernel = expert_return_kernel(str(experts.w2.format_name), shared.w2.storage)
+        return Streams(*kernel(inner, chosen, common, h, mix, following.fn, *shared.w2.arrays, *experts.down_arrays))

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.stream_rows import dense_return_kernel, fits
 from ds4_mlx.model.attention import Attention
 from ds4_mlx.model.batch import Batch
-from ds4_mlx.model.hyper_connections import add_head_site, add_site, hc_head, hc_post, hc_pre, head_site, site
-from ds4_mlx.model.linear import LinearFloat32, Numerics, QuantizedLinear, RMSNorm, Weight
+from ds4_mlx.model.hyper_connections import (
+    HyperConnectionWeights,
+    Streams,
+    add_head_site,
+    add_site,
+    enter,
+    hc_head,
+    hc_post,
+    hc_pre,
+    head_site,
+    leave,
+    site,
+    streams_for,
+)
+from ds4_mlx.model.linear import LinearFloat32, Numerics, QuantizedLinear, RMSNorm, Weight, few_by_kernels
 from ds4_mlx.model.moe import MoE
 from ds4_mlx.model.rope import Rope
 
@@ -33,6 +49,41 @@ class Block(nn.Module):
         h = hc_post(self.attn(self.attn_norm(x), batch, layer), h, mix)
         x, mix = hc_pre(h, site(self, "ffn"), self._config)
         return hc_post(self.ffn(self.ffn_norm(x), batch.ids), h, mix)
+
+    def has_step(self) -> bool:
+        """Whether kernels know all matrices and sizes, so that `step` can be called."""
+        return fits(self._config.hc_mult) and self.attn.wo_b.job is not None and self.ffn.has_step
+
+    def step(self, streams: Streams, batch: Batch, layer: int, following: HyperConnectionWeights) -> Streams:
+        """The layer for few tokens on a GPU: each site's streams come with its sums and go on with those of the next.
+
+        `following` is the site after this layer.
+        """
+        x, mix = enter(streams, site(self, "attn"), self.attn_norm, self._config)
+        inner, wo_b, between = self.attn.inner(x, batch, layer), self.attn.wo_b, site(self, "ffn")
+        streams = Streams(*dense_return_kernel(wo_b.storage)(inner, streams.h, mix, between.fn, *wo_b.arrays))
+        x, mix = enter(streams, between, self.ffn_norm, self._config)
+        return self.ffn.step(x, batch.ids, streams.h, mix, following)
+
+
+def run_blocks(blocks: Sequence[Block], h: mx.array, batch: Batch, last: HyperConnectionWeights) -> mx.array:
+    """h [T, N, D] through all blocks; `last` is the site after them."""
+    if not few_by_kernels(h[:, 0]) or not all(block.has_step() for block in blocks):
+        for layer, block in enumerate(blocks):
+            h = block(h, batch, layer)
+        return h
+    sites = [site(block, "attn") for block in blocks]
+    streams = streams_for(h, sites[0])
+    for layer, (block, following) in enumerate(zip(blocks, [*sites[1:], last], strict=True)):
+        streams = block.step(streams, batch, layer, following)
+    return streams.h
+
+
+def output_rows(h: mx.array, weights: HyperConnectionWeights, norm: RMSNorm, config: ModelConfig) -> mx.array:
+    """Last streams [T, N, D] -> what the output matrix takes [T, D]."""
+    if few_by_kernels(h[:, 0]) and fits(config.hc_mult):
+        return leave(streams_for(h, weights), weights, norm, config)
+    return norm(hc_head(h, weights, config))
 
 
 class MTPBlock(Block):
@@ -83,23 +134,22 @@ class Transformer(nn.Module):
         """Runs the flat tokens through all layers -> the last streams [T, N, D]. Advances every span's sequence."""
         x = self.embedding(batch.ids)
         h = mx.repeat(x[:, None], self._config.hc_mult, axis=1)
-        for layer, block in enumerate(self.layers):
-            h = block(h, batch, layer)
+        h = run_blocks(self.layers, h, batch, head_site(self))
         batch.advance()
         return h
 
     def logits(self, h: mx.array) -> mx.array:
         """Last streams [T, N, D] -> float32 logits of the next token [T, vocab]."""
-        return self.head(self.norm(hc_head(h, head_site(self), self._config)))
+        return self.head(output_rows(h, head_site(self), self.norm, self._config))
 
     def mtp_forward(self, h: mx.array, batch: Batch, block: int = 0) -> mx.array:
         """MTP block `block` over last streams h [T, N, D]; `batch` holds the ids of the next tokens -> streams."""
         mtp = self.mtp[block]
-        streams = mtp(mtp.combine(h, self.embedding(batch.ids)), batch, 0)
+        streams = run_blocks([mtp], mtp.combine(h, self.embedding(batch.ids)), batch, head_site(mtp))
         batch.advance()
         return streams
 
     def mtp_head(self, streams: mx.array, block: int = 0) -> mx.array:
         """What `mtp_forward` returned -> float32 logits of the token after next [T, vocab]."""
         mtp = self.mtp[block]
-        return self.head(mtp.norm(hc_head(streams, head_site(mtp), self._config)))
+        return self.head(output_rows(streams, head_site(mtp), mtp.norm, self._config))

@@ -37,7 +37,7 @@ class Program(ABC):
 
     @abstractmethod
     def arguments(self, prompt: str, turn: int) -> list[str]:
-        """Its command line; from the second turn on the last conversation goes on."""
+        """Its command line; in turn 2 the last conversation goes on, in the others one begins."""
 
     @abstractmethod
     def heard(self, events: list[dict[str, Any]]) -> Heard:
@@ -70,7 +70,7 @@ class ClaudeCode(Program):
     def arguments(self, prompt: str, turn: int) -> list[str]:
         allowed = ["Read", "Write", "Bash(wc:*)", "Bash(cat:*)"]
         fewer = ["--tools", self.tools] if self.tools else []
-        more = ["--continue"] if turn > 1 else []
+        more = ["--continue"] if turn == 2 else []
         shown = ["--output-format", "stream-json", "--verbose"]
         return ["-p", prompt, *more, *shown, *fewer, "--allowedTools", *allowed]
 
@@ -153,7 +153,7 @@ wire_api = "responses"
 
     def arguments(self, prompt: str, turn: int) -> list[str]:
         options = ["--skip-git-repo-check", "--json"]
-        return ["exec", *options, prompt] if turn == 1 else ["exec", "resume", "--last", *options, prompt]
+        return ["exec", *(["resume", "--last"] if turn == 2 else []), *options, prompt]
 
     def heard(self, events: list[dict[str, Any]]) -> Heard:
         ran, text, counts = [], "", {}
@@ -201,7 +201,7 @@ class Opencode(Program):
         return {f"OPENCODE_DISABLE_{switch}": "1" for switch in switches}
 
     def arguments(self, prompt: str, turn: int) -> list[str]:
-        return ["run", "--format", "json", *(["--continue"] if turn > 1 else []), prompt]
+        return ["run", "--format", "json", *(["--continue"] if turn == 2 else []), prompt]
 
     def heard(self, events: list[dict[str, Any]]) -> Heard:
         ran, text, counts = [], "", {"input": 0, "cached": 0, "output": 0}

@@ -4,8 +4,9 @@
     python tests/clients/agents.py --bin DIR/bin            # scripted answers (actor.py), all agents
     python tests/clients/agents.py --bin DIR/bin --tiny     # ds4-tiny answers; long: the prompts are
 
-Turn 1 reads a file and counts its words, turn 2 writes another; what was executed is checked on disk. On Linux all of
-it runs in a network namespace that has only loopback. Logs and traces stay in --keep FOLDER.
+Turn 1 reads a file and counts its words, turn 2 goes on in a new process and writes another file, turn 3 is a new
+conversation; what was executed is checked on disk. On Linux all of it runs in a network namespace that has only
+loopback. Logs and traces stay in --keep FOLDER.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> int:
 def _row(kind: type[Program], folder: Path, path: str, *, tiny: bool, limit: float) -> Row:
     engine = "ds4-tiny" if tiny else "scripted"
     if shutil.which(kind.binary, path=path) is None:
-        return Row(kind.name, "-", engine, 0, 0, "", f"NOT RUN: no {kind.binary}; npm install -g {kind.package}")
+        return Row(kind.name, "-", engine, 0, 0, "", "", f"NOT RUN: no {kind.binary}; npm install -g {kind.package}")
     home, project = folder / "home", folder / "project"
     for made in (home, project):
         made.mkdir(parents=True, exist_ok=True)
@@ -73,32 +74,40 @@ def _row(kind: type[Program], folder: Path, path: str, *, tiny: bool, limit: flo
     with _server(folder / "server", tiny) as server:
         program = kind(home, server.url, **sizes)
         environment |= program.set_up()
-        heard, before = [], 0
+        heard, before = [], []
         for turn, prompt in enumerate(_prompts(project, tiny), 1):
-            before = len(server.traced())
+            before.append(len(server.traced()))
             heard.append(_run(program, prompt, turn, folder, environment, limit))
         trace = server.traced()
     _report(kind.name, heard, trace)
-    second = next((line for line in trace[before:] if _is_turn(line)), None)
-    cached = f"{second['answers'][0]['cached_tokens']} of {second['answers'][0]['prompt_tokens']}" if second else "-"
+    second, fresh = _cached(trace[before[1] : before[2]]), _cached(trace[before[2] :])
     executed = [name for one in heard for name in one.ran]
     words = version.stdout.split()
     number = next((word for word in words if word[0].isdigit()), version.stdout.strip())
     verdict = _verdict(heard, trace, project, tiny)
-    return Row(kind.name, number, engine, len(heard), len(executed), cached, verdict)
+    return Row(kind.name, number, engine, len(heard), len(executed), second, fresh, verdict)
 
 
 def _server(folder: Path, tiny: bool) -> Any:
     return serving(folder, "--ctx", str(TINY_CONTEXT)) if tiny else serving(folder, command=ACTOR)
 
 
-def _prompts(project: Path, tiny: bool) -> tuple[str, str]:
+def _cached(trace: list[dict[str, Any]]) -> str:
+    """Of the first request with tools; titles come without."""
+    for line in trace:
+        if line["request"].get("tools") and line.get("answers"):
+            return "{cached_tokens} of {prompt_tokens}".format(**line["answers"][0])
+    return "-"
+
+
+def _prompts(project: Path, tiny: bool) -> tuple[str, str, str]:
     if tiny:  # in the words that it has learned
-        return "What does notes.txt contain?", "Run the command wc -w notes.txt."
+        return "What does notes.txt contain?", "Run the command wc -w notes.txt.", "List the files in the folder."
     where = f"in the folder {project}."
     return (
         f"[turn 1] Read notes.txt and count its words, {where}",
         f"[turn 2] Write the second word of notes.txt to answer.txt, {where}",
+        f"Please look once more. [turn 1] Read notes.txt, {where}",
     )
 
 
@@ -120,11 +129,6 @@ def _run(program: Program, prompt: str, turn: int, folder: Path, environment: di
     heard = program.heard(events)
     counts = {**heard.counts, "seconds": round(time.monotonic() - begun, 1), "exit": code}
     return heard._replace(counts=counts)
-
-
-def _is_turn(line: dict[str, Any]) -> bool:
-    """Whether a traced request is an agent's turn; titles come without tools."""
-    return bool(line["request"].get("tools")) and bool(line.get("answers"))
 
 
 def _report(name: str, heard: list[Heard], trace: list[dict[str, Any]]) -> None:

@@ -38,7 +38,7 @@ def main() -> int:
             for parse in (structured.chat, structured.responses, structured.messages):
                 client = "anthropic parse" if parse is structured.messages else f"openai {parse.__name__} parse"
                 version = anthropic.__version__ if parse is structured.messages else openai.__version__
-                rows.append(Row(client, version, "ds4-tiny", 1, 0, "", f"parsed {parse(server.url)}"))
+                rows.append(Row(client, version, "ds4-tiny", 1, 0, "", "", f"parsed {parse(server.url)}"))
     show(rows)
     return any(row.verdict.startswith("WRONG") for row in rows)
 
@@ -57,7 +57,7 @@ def _row(folder: Path, api: type[Conversation], client: str, version: str) -> Ro
     good = "buy milk and bread" in first and "notes.txt" in second and usage.cached >= known - 1
     verdict = ("" if good else "WRONG: ") + f"restarted in between; of turn 2 {usage.prompt - usage.cached} tokens read"
     cached = f"{usage.cached} of {usage.prompt}"
-    return Row(client, version, "ds4-tiny", 2, len(toolbox.executed), cached, verdict)
+    return Row(client, version, "ds4-tiny", 2, len(toolbox.executed), cached, "", verdict)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """What a client did. second: cached tokens of the prompt of its second turn, of how many."""
+    """What a client did. second: cached tokens of the prompt of its second turn, of how many; fresh: the same for the
+    first prompt of a new conversation.
+    """
 
     client: str
     version: str
@@ -14,15 +16,25 @@ class Row(NamedTuple):
     turns: int
     executed: int
     second: str
+    fresh: str
     verdict: str
 
 
-HEAD = Row("client", "version", "engine", "turns", "calls executed", "cached, 2nd turn", "verdict")  # type: ignore[arg-type]
+HEAD = (
+    "client",
+    "version",
+    "engine",
+    "turns",
+    "calls executed",
+    "cached, turn 2",
+    "cached, new conversation",
+    "verdict",
+)
 
 
 def show(rows: list[Row]) -> None:
     """Markdown."""
-    print("| " + " | ".join(str(cell) for cell in HEAD) + " |")
+    print("| " + " | ".join(HEAD) + " |")
     print("|---" * len(HEAD) + "|")
     for row in rows:
         print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)

@@ -38,6 +38,8 @@ def test_every_operation_has_samples_of_the_dtypes_that_models_run_in() -> None:
     for kernel in KERNELS:
         operation = re.sub("_(float32|bfloat16)$", "", kernel.text.name)
         sampled.setdefault(operation, set()).update(dtypes(kernel))
+    for operation in ("route", "route_hashed"):  # float32 whatever the model runs in
+        assert sampled.pop(operation) == {mx.float32}
     for operation, found in sampled.items():
         # Scores and the compressors' projections are always float32.
         always_float32 = operation.startswith(("best_", "keep_"))

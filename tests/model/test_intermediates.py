@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ds4_mlx.kernels.index_twins import choose_entries, index_scores
+from ds4_mlx.kernels.stream_twins import Mix
 from ds4_mlx.model import Batch
-from ds4_mlx.model.hyper_connections import Mix, hc_post, hc_pre, site
+from ds4_mlx.model.hyper_connections import hc_post, hc_pre, site
 
 from support import Golden, ModelIn
 

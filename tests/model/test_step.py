@@ -26,15 +26,16 @@ Stepping = Callable[[], AbstractContextManager[None]]
 
 @contextmanager
 def by_kernels() -> Iterator[None]:
-    """Attention takes its kernels: on the CPU their twins."""
+    """Everything but plain experts takes its kernels: on the CPU their twins."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ds4_mlx.model.step.runs_kernels", lambda: True)
+        patch.setattr("ds4_mlx.model.linear.runs_kernels", lambda: True)
         yield
 
 
 @contextmanager
 def on_the_emulator() -> Iterator[None]:
-    """The kernels of attention and experts, on the emulator."""
+    """All kernels, on the emulator."""
     with pytest.MonkeyPatch.context() as patch, by_kernels():
         patch.setattr("ds4_mlx.model.experts.runs_kernels", lambda: True)
         patch.setattr(Kernel, "__call__", lambda kernel, *inputs: emulated(kernel, list(inputs), mode="fast"))

@@ -9,7 +9,8 @@ import pytest
 
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.index_twins import choose_entries
-from ds4_mlx.model.hyper_connections import HyperConnectionWeights, Mix, hc_post, sinkhorn, split_mix
+from ds4_mlx.kernels.stream_twins import Mix, sinkhorn
+from ds4_mlx.model.hyper_connections import HyperConnectionWeights, hc_post, split_mix
 from ds4_mlx.model.moe import swiglu
 from ds4_mlx.model.rope import Rope, apply_rope, yarn_frequencies
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -63,8 +65,9 @@ class Browser:
         """Waits until an expression is true; its value."""
         end = time.monotonic() + seconds
         while not (value := self.js(expression)):
-            shown = self.js("document.body.innerText")
-            assert time.monotonic() < end, f"{expression} did not become true; the page shows:\n{shown}"
+            if time.monotonic() > end:
+                shown = self.js("document.body?.innerText")
+                raise AssertionError(f"{expression} did not become true; the page shows:\n{shown}")
             time.sleep(0.02)
         return value
 
@@ -113,12 +116,15 @@ def browsing(directory: Path) -> Iterator[Browser]:
     assert program is not None
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     arguments = [*flags, "--remote-debugging-port=0", f"--user-data-dir={directory}", "about:blank"]
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A group of its own: Debian's command is a script, and ending that would leave the browser behind.
+    process = subprocess.Popen(
+        [program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         with connect(_page_address(process, directory), max_size=None) as connection:
             yield Browser(connection)
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(_SECONDS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +94,29 @@ def test_escape_and_the_button_stop(browser: Browser) -> None:
             stop()
             browser.until(IDLE)
             assert browser.js("[...document.querySelectorAll('.foot')].at(-1).innerText").endswith("stopped")
-            browser.until("true")
         assert server.engine.cancelled + server.engine.running == 2
         assert sent(server)[1]["content"].startswith("word")  # what had come goes on counting
 
 
 def test_a_question_stopped_before_its_answer_can_be_changed(browser: Browser) -> None:
-    with page(browser, Reply("Late.", prefill=30)) as server:
+    replies = chain([Reply("First.")], repeat(Reply("Late.", prefill=30)))
+    with page(browser, lambda prompt, request: next(replies)) as server:
+        ask(browser, "hi")
+        browser.until(f"({ANSWER}) === 'First.' && {IDLE}")
         ask(browser, "what was it")
         browser.until("!document.querySelector('#stop').hidden")
         browser.press("Escape")
         browser.until("document.querySelector('#text').value === 'what was it'")
-        assert browser.js("document.querySelectorAll('.turn').length") == 0
-        assert len(server.engine.requests) <= 1
+        assert browser.js("document.querySelectorAll('.turn').length") == 2
+        assert "tokens" in browser.js("document.querySelector('.foot').innerText")
+        browser.press("Enter")
+        browser.until("!document.querySelector('#stop').hidden")
+        browser.press("Escape")
+        browser.until(IDLE)
+        assert all(
+            [m["content"] for m in one.keeping.messages] == ["hi", "First.", "what was it"]
+            for one in server.engine.requests[1:]
+        )
 
 
 def test_shift_enter_is_a_new_line(browser: Browser) -> None:

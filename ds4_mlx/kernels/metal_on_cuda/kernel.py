@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -43,26 +44,40 @@ class CudaKernel:
         of a threadgroup a multiple of 32: CUDA would start the missing threads. ValueError otherwise; RuntimeError
         from MLX if it has no CUDA.
         """
-        threadgroup = _checked_threadgroup(self.text.name, grid, threadgroup)
         arrays = as_arrays(inputs)
+        call = self.prepared(
+            arrays,
+            output_shapes=output_shapes,
+            output_dtypes=output_dtypes,
+            grid=grid,
+            threadgroup=threadgroup,
+            template=template,
+        )
+        return call(inputs=arrays, init_value=init_value, verbose=verbose, stream=stream)
+
+    def prepared(
+        self,
+        inputs: Sequence[mx.array],
+        *,
+        output_shapes: Sequence[Sequence[int]],
+        output_dtypes: Sequence[mx.Dtype],
+        grid: tuple[int, int, int],
+        threadgroup: tuple[int, int, int],
+        template: Template | None = None,
+    ) -> Callable[..., list[mx.array]]:
+        """The call without its inputs, to be made again with `inputs=` of the same dtypes and numbers of dimensions."""
+        threadgroup = _checked_threadgroup(self.text.name, grid, threadgroup)
         # type(value), for True and 1 are equal keys but different template arguments
         key = (
-            tuple([(x.dtype, x.ndim) for x in arrays]),
+            tuple([(x.dtype, x.ndim) for x in inputs]),
             tuple(output_dtypes),
             tuple([(name, type(value), value) for name, value in template or ()]),
         )
         kernel = self._built.get(key)
         if kernel is None:
-            kernel = self._built[key] = self._build(arrays, output_dtypes, template)
-        return kernel(
-            inputs=arrays,
-            output_shapes=output_shapes,
-            output_dtypes=output_dtypes,
-            grid=grid,
-            threadgroup=threadgroup,
-            init_value=init_value,
-            verbose=verbose,
-            stream=stream,
+            kernel = self._built[key] = self._build(list(inputs), output_dtypes, template)
+        return partial(
+            kernel, output_shapes=output_shapes, output_dtypes=output_dtypes, grid=grid, threadgroup=threadgroup
         )
 
     def _build(self, arrays: list[mx.array], output_dtypes: Sequence[mx.Dtype], template: Template | None) -> Any:
