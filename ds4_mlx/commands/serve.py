@@ -123,6 +123,7 @@ def _serve(flags: Flags, key: str | None, aliases: dict[str, str], listener: soc
         # uvicorn raises the signal again once it has stopped; the default action would end us before the sessions are
         # saved.
         signal.signal(signal.SIGTERM, _leave)
+        listener.listen(128)  # whoever reads the next line may connect at once; uvicorn takes it from the queue
         note(where(listener, key))
         uvicorn.Server(config).run([listener])
     finally:
