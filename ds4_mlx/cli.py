@@ -14,8 +14,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ds4_mlx.commands.options import KvDir, Model
 from ds4_mlx.commands.serve_app import serve
-from ds4_mlx.commands.sessions_app import KvDir
 from ds4_mlx.commands.sessions_app import app as sessions_app
 from ds4_mlx.errors import UserError
 
@@ -85,10 +85,7 @@ def generate(
         Effort | None,
         typer.Option(help="How hard to reason; low is for 0731 models only.", rich_help_panel=_PROMPT),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", help="Model folder or hub repository; the built-in ds4-tiny by default."),
-    ] = None,
+    model: Model = None,
     session: Annotated[
         str | None,
         typer.Option(

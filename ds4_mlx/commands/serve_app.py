@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ds4_mlx.commands.sessions_app import KvDir
+from ds4_mlx.commands.options import KvDir, Model
 
 _NETWORK, _MEMORY, _LOGS = "Network", "Memory", "Logs"
 
@@ -23,10 +23,7 @@ class LogLevel(str, Enum):
 
 
 def serve(
-    model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", help="Model folder or hub repository; the built-in ds4-tiny by default."),
-    ] = None,
+    model: Model = None,
     alias: Annotated[
         list[str] | None,
         typer.Option(

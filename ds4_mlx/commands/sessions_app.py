@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
+from ds4_mlx.commands.options import KvDir
+
 app = typer.Typer(
     help="Saved sessions: list, show, remove, verify, carry to another machine.\n\nWithout a command, the list.",
     invoke_without_command=True,
 )
 
-KvDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where sessions are saved; the platform's folder for caches.")
-]
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="A name, an id, or the beginning of an id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

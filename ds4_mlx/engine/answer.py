@@ -33,7 +33,6 @@ class Answer:
     thinking: bool = False
     stop: Sequence[str] = ()
     streaming: bool = False
-    stopped_by: str | None = field(default=None, init=False)  # the stop string that ended it
     reasoning: str = field(default="", init=False)
     content: str = field(default="", init=False)
     calls: list[dict[str, str]] = field(default_factory=list, init=False)  # complete ones: {"name", "arguments": JSON}
@@ -46,8 +45,6 @@ class Answer:
         self._reader = None if self.raw else CompletionReader(mode, streaming=self.streaming)
         self._call = {"name": "", "arguments": ""}  # the one being sampled
         self._stop = StopMatcher(list(self.stop))
-        self._seen_content = ""  # what the stop strings were looked for in
-        self._stopped = False
         self._pieces: list[_Made] = []
         self._tokens: list[Token] = []  # since the last piece
 
@@ -80,7 +77,7 @@ class Answer:
         """The last piece. `stats.finish_reason` becomes "tool_calls" where there are some."""
         if self.calls and stats.finish_reason == "stop":
             stats.finish_reason = "tool_calls"
-        return Done(replace(stats), self.stopped_by, self.calls_text, tuple(self._tokens))
+        return Done(replace(stats), self._stop.found, self.calls_text, tuple(self._tokens))
 
     @property
     def calls_text(self) -> str:
@@ -95,6 +92,10 @@ class Answer:
         calls = [{"type": "function", "function": dict(call)} for call in self.calls]
         return {**message, "tool_calls": calls, "calls_text": self.calls_text}
 
+    @property
+    def _stopped(self) -> bool:
+        return self._stop.found is not None
+
     def _split(self, text: str) -> None:
         if self._reader is None:
             self._add([CompletionPiece("content", text)])
@@ -108,17 +109,9 @@ class Answer:
             if piece.kind == "reasoning":
                 self._put("reasoning", piece.text)
             elif piece.kind == "content":
-                self._add_content(piece.text)
+                self._put("content", self._stop.feed(piece.text)[0])
             else:
                 self._add_to_call(piece)
-
-    def _add_content(self, text: str) -> None:
-        self._seen_content += text
-        text, self._stopped = self._stop.feed(text)
-        self._put("content", text)
-        if self._stopped:
-            begun = [s for s in self.stop if self._seen_content.startswith(s, len(self.content))]
-            self.stopped_by = min(begun, key=len)
 
     def _add_to_call(self, piece: CompletionPiece) -> None:
         if piece.kind == "call_begin":

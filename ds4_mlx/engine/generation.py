@@ -69,6 +69,25 @@ def render_prompt(
     )
 
 
+def check_amounts(model: LanguageModel, max_tokens: int | None, top_logprobs: int | None) -> None:
+    """Raises `UserError` for a number of tokens or of alternatives that cannot be."""
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"max_tokens is {max_tokens}; expected at least 1.")
+    if top_logprobs is not None and not 0 <= top_logprobs <= model.config.vocab_size:
+        raise UserError(f"top_logprobs is {top_logprobs}; expected 0 to {model.config.vocab_size}.")
+
+
+def check_prompt(ids: Sequence[int], limit: int) -> None:
+    """Raises `UserError` for an empty prompt, and for one that leaves no room within `limit` tokens."""
+    if not ids:
+        raise UserError("The prompt is empty; give it at least one character.")
+    if len(ids) >= limit:
+        raise UserError(
+            f"The prompt has {len(ids)} tokens; a context of {limit} leaves no room for an answer. "
+            "Shorten the prompt or raise the context."
+        )
+
+
 def generate_events(
     model: LanguageModel,
     messages_or_text: list[dict[str, Any]] | str,
@@ -97,21 +116,12 @@ def generate_events(
     on_prefill(done, total) is called as the prompt is read.
     Raises `UserError` for an empty prompt, one longer than `context`, or an option out of range.
     """
-    if max_tokens < 1:
-        raise UserError(f"max_tokens is {max_tokens}; expected at least 1.")
-    if top_logprobs is not None and not 0 <= top_logprobs <= model.config.vocab_size:
-        raise UserError(f"top_logprobs is {top_logprobs}; expected 0 to {model.config.vocab_size}.")
+    check_amounts(model, max_tokens, top_logprobs)
     sampler = Sampler(SamplingOptions(temperature, top_p, top_k, min_p, seed))
     prompt = render_prompt(model, messages_or_text, thinking=thinking, reasoning_effort=reasoning_effort, raw=raw)
     ids = model.tokenizer.encode(prompt)
-    if not ids:
-        raise UserError("The prompt is empty; give it at least one character.")
     limit = min(context, model.config.max_position_embeddings)
-    if len(ids) >= limit:
-        raise UserError(
-            f"The prompt has {len(ids)} tokens; a context of {limit} leaves no room for an answer. "
-            "Shorten the prompt or raise the context."
-        )
+    check_prompt(ids, limit)
     # A conversation that ends in an unfinished assistant message is continued after its reasoning.
     answer = Answer(model, raw=raw, thinking=prompt.endswith(THINK), stop=stop)
     return _run(
@@ -157,11 +167,7 @@ def _run(
             stats.generated_tokens += 1
             stats.decode_seconds = time.perf_counter() - begin
             stats.finish_reason = answer.feed(token)
-            if stats.finish_reason is None:
-                if stats.generated_tokens == max_tokens:
-                    stats.finish_reason = "length"
-                elif session.position + 1 >= limit:
-                    stats.finish_reason = "context"
+            stats.finish_reason = stats.finish_reason or stats.limit_reached(max_tokens, limit)
             stats.peak_memory_bytes = mx.get_peak_memory()
             yield from _events(answer, answer.take(), stats)
             if stats.finish_reason is None:

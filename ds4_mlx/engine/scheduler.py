@@ -22,7 +22,7 @@ import numpy as np
 from ds4_mlx.engine import threads
 from ds4_mlx.engine.fairness import Pace
 from ds4_mlx.engine.figures import EngineFigures
-from ds4_mlx.engine.generation import DEFAULT_CONTEXT
+from ds4_mlx.engine.generation import DEFAULT_CONTEXT, check_amounts, check_prompt
 from ds4_mlx.engine.keeper import Keeper
 from ds4_mlx.engine.line import Line
 from ds4_mlx.engine.request import Failed, Piece, QueueFullError, Request
@@ -132,20 +132,10 @@ class Scheduler:
         self.close()
 
     def _check(self, request: Request) -> None:
-        if not request.prompt:
-            raise UserError("The prompt is empty; give it at least one character.")
+        check_prompt(request.prompt, self.context)
         self.model.check_ids(request.prompt)
         request.sampling.check_vocabulary(self.model.config.vocab_size)
-        if len(request.prompt) >= self.context:
-            raise UserError(
-                f"The prompt has {len(request.prompt)} tokens; a context of {self.context} leaves no room for an "
-                "answer. Shorten the prompt or raise the context."
-            )
-        if request.max_tokens is not None and request.max_tokens < 1:
-            raise UserError(f"max_tokens is {request.max_tokens}; expected at least 1.")
-        vocab, top = self.model.config.vocab_size, request.top_logprobs
-        if top is not None and not 0 <= top <= vocab:
-            raise UserError(f"top_logprobs is {top}; expected 0 to {vocab}.")
+        check_amounts(self.model, request.max_tokens, request.top_logprobs)
 
     def _retry_after(self) -> int:
         """Seconds until about one in four of those that wait has begun."""

@@ -42,6 +42,12 @@ class Stats:
     seed: int = 0
     finish_reason: FinishReason | None = None
 
+    def limit_reached(self, max_tokens: int | None, context: int) -> FinishReason | None:
+        """Why no further token may follow: as many as were asked for, or as prompt and answer have room for."""
+        if self.generated_tokens == max_tokens:
+            return "length"
+        return "context" if self.prompt_tokens + self.generated_tokens >= context else None
+
     @property
     def prefill_tps(self) -> float:
         """Prompt tokens computed per second."""

@@ -22,6 +22,7 @@ from ds4_mlx.config import ModelConfig
 from ds4_mlx.engine.hub import DEFAULT_MODEL
 from ds4_mlx.engine.language_model import LanguageModel
 from ds4_mlx.engine.memory import check_fits
+from ds4_mlx.kernels.dense_twins import FLOATS
 from ds4_mlx.model.linear import Numerics
 from ds4_mlx.quant.formats import FORMATS
 from ds4_mlx.text.tokenizer import load_tokenizer
@@ -29,7 +30,6 @@ from ds4_mlx.text.tokenizer import load_tokenizer
 Size = Literal["tiny", "full"]
 Profile = Literal["exact", "q2"]
 
-_PLAIN = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
 _Q2 = {"w1": "iq2_xxs", "w3": "iq2_xxs", "w2": "q2_k"}  # of routed experts
 
 
@@ -130,8 +130,8 @@ def _plain(item: Item, storage: str, config: ModelConfig, key: mx.array) -> mx.a
         return (steps % config.n_routed_experts).astype(mx.int32)
     name = item.name.rpartition(".")[-1]
     if name.endswith("norm"):
-        return mx.ones(item.shape, dtype=_PLAIN[storage])
+        return mx.ones(item.shape, dtype=FLOATS[storage])
     if name in ("attn_sink", "bias") or name.endswith(("_base", "_scale")):
-        return mx.zeros(item.shape, dtype=_PLAIN[storage])
+        return mx.zeros(item.shape, dtype=FLOATS[storage])
     scale = 1.0 if name == "embed" else item.shape[-1] ** -0.5
-    return mx.random.normal(item.shape, dtype=_PLAIN[storage], scale=scale, key=key)
+    return mx.random.normal(item.shape, dtype=FLOATS[storage], scale=scale, key=key)

@@ -129,11 +129,7 @@ class Work:
         stats.generated_tokens += 1
         stats.decode_seconds = now - self._first
         stats.finish_reason = self.answer.feed(Token.of(token_id, data, held, self.request.top_logprobs or 0))
-        if stats.finish_reason is None:
-            if stats.generated_tokens == self.request.max_tokens:
-                stats.finish_reason = "length"
-            elif len(self.prompt) + stats.generated_tokens >= self._limit:
-                stats.finish_reason = "context"
+        stats.finish_reason = stats.finish_reason or stats.limit_reached(self.request.max_tokens, self._limit)
         stats.peak_memory_bytes = mx.get_peak_memory()
         self.next = token_id
         self._pieces += self.answer.take()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
+from ds4_mlx.kernels.dense_twins import rms_norm
 from ds4_mlx.quant.rows import PackedKV, pack_kv, unpack_kv
 from ds4_mlx.quant.simulate import rotate_and_simulate_index
 
@@ -27,13 +28,6 @@ def turn_pairs(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     return mx.concatenate([still, rotated.astype(x.dtype)], axis=-1)
 
 
-def normed(x: mx.array, eps: mx.array, weight: mx.array | None = None) -> mx.array:
-    """x / rms(x) over the last axis, times `weight` [d] if there is one: in float32, back to the dtype of x."""
-    z = x.astype(mx.float32)
-    z = z * mx.rsqrt(mx.mean(z * z, axis=-1, keepdims=True) + eps)
-    return (z if weight is None else z * weight.astype(mx.float32)).astype(x.dtype)
-
-
 def attention_rows_twin(
     q: mx.array,
     kv: mx.array,
@@ -46,11 +40,11 @@ def attention_rows_twin(
 ) -> list[mx.array]:
     """`attention_rows`: queries [T, H, d], the parts of the window rows [O, ...], index queries if there are any."""
     old, index = PackedKV(*rest[:3]), rest[3:]
-    new = pack_kv(turn_pairs(normed(kv, eps, weight), cos, sin), old.codes.shape[-1])
+    new = pack_kv(turn_pairs(rms_norm(kv, weight, eps), cos, sin), old.codes.shape[-1])
     # Row s of the old ones, or of the new ones in turned order behind them: source -1 is token 0.
     rows = mx.where(sources < 0, old.codes.shape[0] - 1 - sources, sources)
     window = [mx.concatenate(list(pair))[rows] for pair in zip(old, new, strict=True)]
-    queries = turn_pairs(normed(q, eps), cos, sin)
+    queries = turn_pairs(rms_norm(q, None, eps), cos, sin)
     return [queries, *window, *(rotate_and_simulate_index(turn_pairs(x, cos, sin)) for x in index)]
 
 

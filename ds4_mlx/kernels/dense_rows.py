@@ -19,7 +19,6 @@ from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.metal_on_cuda.signature import TemplateValue
 from ds4_mlx.kernels.vectors_text import LOAD_8
 
-MOST_TOKENS = 8
 _SIMDGROUPS = 8  # per threadgroup
 # Rows per simdgroup. NVIDIA's compiler needs 40 registers for one token and 84 for eight; with 4 rows 128 for eight.
 ROWS = 2

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.kernels.dense_twins import Job
+from ds4_mlx.kernels.dense_twins import FLOATS, Job
 from ds4_mlx.quant.formats import FORMATS
 
 DTYPES = (mx.float32, mx.bfloat16)  # what the model runs in
-_PLAIN = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
 
 
 def random_floats(rng: np.random.Generator, *shape: int, dtype: mx.Dtype = mx.float32) -> mx.array:
@@ -21,8 +20,8 @@ def random_floats(rng: np.random.Generator, *shape: int, dtype: mx.Dtype = mx.fl
 
 def random_matrix(rng: np.random.Generator, storage: str, rows: int, width: int) -> list[mx.array]:
     """The arrays of a matrix whose products with normal numbers are of about unit size."""
-    if storage in _PLAIN:
-        return [(random_floats(rng, rows, width) * width**-0.5).astype(_PLAIN[storage])]
+    if storage in FLOATS:
+        return [(random_floats(rng, rows, width) * width**-0.5).astype(FLOATS[storage])]
     arrays = []
     for part, (shape, _) in zip(
         FORMATS[storage].parts, FORMATS[storage].array_shapes((rows, width)).values(), strict=True

@@ -10,6 +10,9 @@ import mlx.core as mx
 from ds4_mlx.kernels.expert_twins import swiglu
 from ds4_mlx.quant.formats import FORMATS
 
+# Storages that are no format, by their names in safetensors.
+FLOATS = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
+
 
 class Job(NamedTuple):
     """What is made of one matrix: its products, `rounded` to the dtype of x or left in `float32`.

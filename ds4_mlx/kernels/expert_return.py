@@ -19,7 +19,7 @@ from ds4_mlx.kernels.dense_rows import ROWS
 from ds4_mlx.kernels.dense_samples import DTYPES, random_floats, random_matrix
 from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, products_text
 from ds4_mlx.kernels.dense_twins import decoded, parts_of
-from ds4_mlx.kernels.expert_rows import MOST_TOKENS, down_kernel
+from ds4_mlx.kernels.expert_rows import EARLIER, MOST_TOKENS, down_kernel
 from ds4_mlx.kernels.expert_samples import Sizes
 from ds4_mlx.kernels.expert_twins import down_twin
 from ds4_mlx.kernels.kernel import Kernel, Launch
@@ -46,10 +46,7 @@ _BODY = """
     load_site(site, fn, tile * TILE, simdgroup, lane);
     for (uint pair = simdgroup % 2; pair < PAIRS; pair += 2) {{
       uint expert = experts[pair];
-      uint earlier = 0;
-      if (SHARED > 1) {{
-        for (uint q = 0; q < pair; q++) {{ earlier += experts[q] == expert ? 1 : 0; }}
-      }}
+      {earlier}
       if (earlier % SHARED == 0) {{
         uint served = 0;
         for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
@@ -168,7 +165,9 @@ def expert_return_kernel(name: str, storage: str) -> Kernel:
     """
     runs = run_text(name)
     arrays = [*arrays_of(storage, "s"), *runs.arrays("w2"), *(["lookup"] if runs.table else [])]
-    body = _BODY.format(table=runs.table_text, w2=", ".join(runs.arrays("w2")), shared=matrix_text(storage, "s"))
+    body = _BODY.format(
+        table=runs.table_text, earlier=EARLIER, w2=", ".join(runs.arrays("w2")), shared=matrix_text(storage, "s")
+    )
     text = KernelText(
         f"expert_return_{name}_{storage}",
         ("inner", "experts", "common", "h", "mix", "fn", *arrays),

@@ -64,7 +64,7 @@ METAL_FUNC void add_run(
 
 # Every SHARED-th pair of an expert leads: it serves itself and the SHARED - 1 after it. Tokens that share an expert are
 # at most SHARED in all, but nothing breaks if a token names an expert twice.
-_EARLIER = """uint earlier = 0;
+EARLIER = """uint earlier = 0;
       if (SHARED > 1) {
         for (uint q = 0; q < pair; q++) { earlier += experts[q] == expert ? 1 : 0; }
       }"""
@@ -166,7 +166,7 @@ def _text(
     name: str, body: str, runs: RunText, inputs: Sequence[str], matrices: Sequence[str], output: str
 ) -> KernelText:
     pieces = {matrix: ", ".join(runs.arrays(matrix)) for matrix in matrices}
-    source = body.format(table=runs.table_text, earlier=_EARLIER, **pieces)
+    source = body.format(table=runs.table_text, earlier=EARLIER, **pieces)
     arrays = [array for matrix in matrices for array in runs.arrays(matrix)]
     names = [*inputs, *arrays, *(["lookup"] if runs.table else [])]
     return KernelText(

@@ -7,7 +7,8 @@ from typing import Literal
 
 import mlx.core as mx
 
-from ds4_mlx.kernels.attention_twins import normed, turn_pairs
+from ds4_mlx.kernels.attention_twins import turn_pairs
+from ds4_mlx.kernels.dense_twins import rms_norm
 from ds4_mlx.quant.rows import pack_index, pack_kv
 from ds4_mlx.quant.simulate import rotate_index
 
@@ -31,7 +32,7 @@ def pool_twin(kind: Literal["kv", "index"], dtype: mx.Dtype, *inputs: mx.array) 
         half = slots // 2
         values, gates = (mx.concatenate([x[:, :half, :width], x[:, half:, width:]], axis=1) for x in (values, gates))
     pooled = (mx.softmax(gates, axis=1) * values).sum(axis=1).astype(dtype)
-    entries = turn_pairs(normed(pooled, eps, weight), cos, sin)
+    entries = turn_pairs(rms_norm(pooled, weight, eps), cos, sin)
     kept = _rows(projections, sources)
     if kind == "index":
         return [*kept, *pack_index(rotate_index(entries))]

@@ -10,14 +10,14 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.kernels import runs_kernels
-from ds4_mlx.kernels.dense_rows import MOST_TOKENS, ROWS, dense_kernel
+from ds4_mlx.kernels.dense_rows import ROWS, dense_kernel
 from ds4_mlx.kernels.dense_text import STORAGES
-from ds4_mlx.kernels.dense_twins import Job
+from ds4_mlx.kernels.dense_twins import FLOATS, Job, rms_norm
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.quant.formats import get_format
 from ds4_mlx.quant.simulate import simulate_activation
 
 # Dtypes by their safetensors names: those of plain weights, and those of the parts of formats.
-_FLOATS = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
 _PACKED = {"U32": mx.uint32, "U8": mx.uint8, "F16": mx.float16}
 # The formats that MLX's own quantised matmuls know, and what they call them.
 _MLX_MODES = {"mxfp4": "mxfp4", "mxfp8": "mxfp8", "q8_0": "affine"}
@@ -69,9 +69,9 @@ class Matrix(nn.Module):
         for name in list(self.parameters()):
             del self[name]
         self._storage = storage
-        self._format = None if storage in _FLOATS else get_format(storage)
+        self._format = None if storage in FLOATS else get_format(storage)
         if self._format is None:
-            self.weight = mx.zeros(self._shape, dtype=_FLOATS[storage])
+            self.weight = mx.zeros(self._shape, dtype=FLOATS[storage])
         else:
             for name, (shape, dtype) in self._format.array_shapes(self._shape).items():
                 setattr(self, name, mx.zeros(shape, dtype=_PACKED[dtype]))
@@ -290,10 +290,9 @@ class RMSNorm(Weight):
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., dim] -> same shape and dtype."""
-        return (unit_rms(x.astype(mx.float32), self._eps) * self.weight.astype(mx.float32)).astype(x.dtype)
+        return rms_norm(x, self.weight, self._eps)
 
 
 def unit_rms(x: mx.array, eps: float | mx.array) -> mx.array:
     """x / rms(x) over the last axis without a weight; computed in float32, returned in the dtype of x."""
-    z = x.astype(mx.float32)
-    return (z * mx.rsqrt(mx.mean(z * z, axis=-1, keepdims=True) + eps)).astype(x.dtype)
+    return rms_norm(x, None, eps)

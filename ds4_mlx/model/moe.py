@@ -7,7 +7,7 @@ from mlx import nn
 
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.dense_rows import dense_kernel
-from ds4_mlx.kernels.dense_twins import Job
+from ds4_mlx.kernels.dense_twins import FLOATS, Job
 from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_twins import swiglu
 from ds4_mlx.kernels.route import HASHED, best_experts, scored_kernel, scores_of, weights_of
@@ -47,8 +47,8 @@ class Gate(Weight):
     @property
     def job(self) -> Job | None:
         """What a kernel is to make of the weight; None if it knows no such dtype."""
-        names = {mx.bfloat16: "BF16", mx.float16: "F16", mx.float32: "F32"}
-        return Job(names[self.weight.dtype], "float32") if self.weight.dtype in names else None
+        names = [name for name, dtype in FLOATS.items() if dtype == self.weight.dtype]
+        return Job(names[0], "float32") if names else None
 
 
 class SharedExpert(nn.Module):

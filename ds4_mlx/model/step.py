@@ -16,11 +16,11 @@ import numpy as np
 from ds4_mlx.cache import Rows
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels import runs_kernels
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.pool_twins import NO_ROW
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.rope import Rope, RopeTable
 
-MOST_TOKENS = 8
 # Page tables are lengthened by so many pages at once (32,768 tokens), for shapes follow from theirs.
 _PAGES = 256
 # And so are windows, and the rows of compressors by their ratio.

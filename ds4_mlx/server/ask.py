@@ -88,6 +88,16 @@ def top_logprobs(count: int | None, param: str) -> int | None:
     return count
 
 
+_IN_A_WORD = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "required": ToolChoice("required")}
+
+
+def choice_in_a_word(word: str, other: str) -> ToolChoice:
+    """OpenAI's tool_choice where it is a text. other: what else may stand there, for the 400."""
+    if word not in _IN_A_WORD:
+        raise invalid(f"tool_choice is {word[:40]!r}; expected auto, none, required or {other}.", "tool_choice")
+    return _IN_A_WORD[word]
+
+
 def choice_among(mode: object, names: Sequence[str]) -> ToolChoice:
     """OpenAI's allowed_tools: only these may be called, at least one with mode required."""
     if mode == "required":

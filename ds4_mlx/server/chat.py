@@ -10,7 +10,7 @@ from ds4_mlx.server import ask as asking
 from ds4_mlx.server.ask import Ask, ToolChoice
 from ds4_mlx.server.errors import invalid
 from ds4_mlx.server.prompt import Message, assistant_message, thinking_of, tool_call
-from ds4_mlx.server.schema import Body, Json, SamplingBody, described, refuse, schema_format, text_of
+from ds4_mlx.server.schema import Body, ChunkedBody, Json, described, refuse, schema_format, text_of
 from ds4_mlx.server.served import ServedModel, ServerOptions
 
 _TEXT = {"type": "string"}
@@ -43,14 +43,6 @@ _TOOL = {
 }
 
 
-class StreamOptions(Body):
-    """What a stream carries besides the answer. `include_progress` is ours: a chunk for each step of the prefill."""
-
-    include_usage: bool | None = None
-    include_progress: bool | None = None
-    include_obfuscation: bool | None = None
-
-
 class ChatThinking(Body):
     """DeepSeek's switch."""
 
@@ -58,7 +50,7 @@ class ChatThinking(Body):
     budget_tokens: int | None = None
 
 
-class ChatRequest(SamplingBody):
+class ChatRequest(ChunkedBody):
     """The body of a chat completion."""
 
     model: str = Field(max_length=512)
@@ -69,8 +61,6 @@ class ChatRequest(SamplingBody):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     n: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     tools: Annotated[list[Json], described(_TOOL)] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
@@ -88,9 +78,7 @@ class ChatRequest(SamplingBody):
     def ask(self, model: ServedModel, options: ServerOptions) -> Ask:
         """The request in the server's own terms. Raises a 400 that names what cannot be honoured."""
         self._refuse()
-        tools, custom = _tools(self.tools or [])
-        if custom:
-            raise invalid("tools of type custom are for /v1/responses; use functions.", "tools")
+        tools = _tools(self.tools or [])
         choice = _tool_choice(self.tool_choice)
         asking.check_tools(tools, choice)
         return Ask(
@@ -134,8 +122,7 @@ class ChatRequest(SamplingBody):
         )
         if any(modality != "text" for modality in self.modalities or []):
             raise invalid("modalities must be ['text']; this model writes text only.", "modalities")
-        if self.stream_options is not None and not self.stream:
-            raise invalid("stream_options is only allowed with stream: true.", "stream_options")
+        self.check_stream_options()
 
     def _max_tokens(self) -> int | None:
         if self.max_completion_tokens is not None:
@@ -158,15 +145,13 @@ def _switch(thinking: ChatThinking | None) -> bool | None:
     return thinking.type != "disabled"
 
 
-def _tools(tools: list[Json]) -> tuple[list[Json], list[str]]:
-    """(functions, names of custom tools)"""
-    functions, custom = [], []
+def _tools(tools: list[Json]) -> list[Json]:
+    functions = []
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         kind = tool.get("type", "function")
         if kind == "custom":
-            custom.append(where)
-            continue
+            raise invalid("tools of type custom are for /v1/responses; use functions.", "tools")
         if kind != "function" or not isinstance(tool.get("function"), dict):
             raise invalid(f"{where} must be of type function, with a function object.", where)
         function = tool["function"]
@@ -179,18 +164,14 @@ def _tools(tools: list[Json]) -> tuple[list[Json], list[str]]:
                 strict=function.get("strict") is True,
             )
         )
-    return functions, custom
+    return functions
 
 
 def _tool_choice(choice: str | Json | None) -> ToolChoice:
     if choice is None:
         return ToolChoice()
     if isinstance(choice, str):
-        if choice not in ("auto", "none", "required"):
-            raise invalid(
-                f"tool_choice is {choice[:40]!r}; expected auto, none, required or a function.", "tool_choice"
-            )
-        return ToolChoice(choice)  # type: ignore[arg-type]
+        return asking.choice_in_a_word(choice, "a function")
     if choice.get("type") == "allowed_tools" and isinstance(choice.get("allowed_tools"), dict):
         allowed = choice["allowed_tools"]
         return _allowed_tools(allowed.get("mode"), allowed.get("tools"))

@@ -8,16 +8,15 @@ from pydantic import Field
 
 from ds4_mlx.server import ask as asking
 from ds4_mlx.server.ask import MAX_CHOICES, Ask, Thinking
-from ds4_mlx.server.chat import StreamOptions
 from ds4_mlx.server.errors import invalid
-from ds4_mlx.server.schema import SamplingBody, refuse
+from ds4_mlx.server.schema import ChunkedBody, refuse
 from ds4_mlx.server.served import ServedModel, ServerOptions
 
 DEFAULT_MAX_TOKENS = 16
 Ids = Annotated[list[int], Field(min_length=1)]
 
 
-class CompletionRequest(SamplingBody):
+class CompletionRequest(ChunkedBody):
     """The body of a completion."""
 
     model: str = Field(max_length=512)
@@ -28,8 +27,6 @@ class CompletionRequest(SamplingBody):
     n: int | None = None
     best_of: int | None = None
     echo: bool | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     # Known, and refused where it asks for something.
     suffix: str | None = None
 
@@ -49,8 +46,7 @@ class CompletionRequest(SamplingBody):
             raise invalid("best_of must be the same as n: all answers are returned.", "best_of")
         if self.echo and self.logprobs is not None:
             raise invalid("echo with logprobs is not supported here: prompts have none.", "echo")
-        if self.stream_options is not None and not self.stream:
-            raise invalid("stream_options is only allowed with stream: true.", "stream_options")
+        self.check_stream_options()
         prompts = self.prompts()
         if len(prompts) * n > MAX_CHOICES:
             raise invalid(f"{len(prompts)} prompts with n = {n}; at most {MAX_CHOICES} answers are made.", "prompt")

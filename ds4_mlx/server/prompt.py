@@ -85,11 +85,10 @@ def _engine_requests(ask: Ask, model: ServedModel) -> list[Request]:
         keeping = Keeping(messages, {"thinking": ask.thinking.on})
     if len(ids) >= model.context:
         raise context_overflow(len(ids), model.context - 1)
-    wrong = [token for token in ask.sampling.logit_bias if token >= model.vocab_size]
-    if wrong:
-        raise invalid(
-            f"logit_bias names token {wrong[0]}; the vocabulary ends at {model.vocab_size - 1}.", "logit_bias"
-        )
+    try:
+        ask.sampling.check_vocabulary(model.vocab_size)
+    except UserError as error:
+        raise invalid(str(error), "logit_bias") from None
     return [
         Request(
             prompt=ids,

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ds4_mlx.server.ask import ToolChoice, choice_among, function_tool
+from ds4_mlx.server.ask import ToolChoice, choice_among, choice_in_a_word, function_tool
 from ds4_mlx.server.errors import invalid
 from ds4_mlx.server.schema import Json
 
@@ -138,9 +138,7 @@ def tool_choice(choice: str | Json | None, tools: Tools) -> ToolChoice:
     if choice is None:
         return ToolChoice()
     if isinstance(choice, str):
-        if choice not in ("auto", "none", "required"):
-            raise invalid(f"tool_choice is {choice[:40]!r}; expected auto, none, required or a tool.", "tool_choice")
-        return ToolChoice(choice)  # type: ignore[arg-type]
+        return choice_in_a_word(choice, "a tool")
     kind, name = choice.get("type"), choice.get("name")
     if kind in ("function", "custom") and isinstance(name, str):
         return ToolChoice("named", tools.name_of(name, choice.get("namespace")))

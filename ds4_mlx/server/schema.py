@@ -50,6 +50,26 @@ class SamplingBody(Body):
         return SamplingOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
+class StreamOptions(Body):
+    """What a stream carries besides the answer. `include_progress` is ours: a chunk for each step of the prefill."""
+
+    include_usage: bool | None = None
+    include_progress: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ChunkedBody(SamplingBody):
+    """What is answered in OpenAI's chunks."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def check_stream_options(self) -> None:
+        """Raises a 400 for options of a stream that was not asked for."""
+        if self.stream_options is not None and not self.stream:
+            raise invalid("stream_options is only allowed with stream: true.", "stream_options")
+
+
 def described(items: Json) -> Any:
     """A field whose objects are checked by us, not by pydantic: what the OpenAPI page says of them."""
     return Field(json_schema_extra={"items": items})

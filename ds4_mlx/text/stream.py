@@ -42,6 +42,8 @@ class StopMatcher:
 
     First means: complete first, as it would be when sampling stops there; of two that are complete with the same
     character, the longer. So the result does not depend on the pieces.
+
+    found:  the stop string that ended the text, None while there is none
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
@@ -49,18 +51,19 @@ class StopMatcher:
         self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
         if not all(isinstance(stop, str) and stop for stop in self._stops):
             raise UserError("A stop string must be text of at least one character.")
+        self.found: str | None = None
         self._held = ""
-        self._stopped = False
 
     def feed(self, text: str) -> tuple[str, bool]:
         """(text that is safe to show, whether a stop string was found). After a stop nothing more comes out."""
-        if self._stopped:
+        if self.found is not None:
             return "", True
         text = self._held + text
-        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self._stopped, self._held = True, ""
-            return text[: min(found)[1]], True
+            _, at, self.found = min(found)
+            self._held = ""
+            return text[:at], True
         safe = len(text) - open_suffix(text, self._stops)
         self._held = text[safe:]
         return text[:safe], False

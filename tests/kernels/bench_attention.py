@@ -10,12 +10,12 @@ queued: where it is nearly all of it, Python and MLX were the limit and not the 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import mlx.core as mx
 import numpy as np
+from bench_experts import timed
 
 from ds4_mlx.kernels import runs_kernels
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
@@ -27,7 +27,7 @@ from ds4_mlx.kernels.pool_rows import KEEP_ROWS, pool_kernel
 from ds4_mlx.kernels.pool_samples import keep_inputs, pool_inputs
 
 HEADS, WIDTH, NOPE, INDEX_WIDTH, TOPK, WINDOW, PAGE = 64, 512, 448, 128, 512, 128, 128
-LAYERS, CALLS, REPEATS = 8, 128, 5
+LAYERS, CALLS = 8, 128
 Call = Callable[[int], list[mx.array]]  # by layer
 
 
@@ -103,23 +103,14 @@ class Setting:
         yield "best_entries", lambda layer: [best_entries(self.scores[layer], self.queries, TOPK)]
 
 
-def timed(call: Call) -> tuple[float, float]:
+def per_call(call: Call) -> tuple[float, float]:
     """Microseconds of a call, best of several rounds, and how many of them until all were queued."""
 
     def outputs() -> list[mx.array]:
         return [output for i in range(CALLS) for output in call(i % LAYERS)]
 
-    mx.eval(call(0))
-    best = float("inf"), float("inf")
-    for _ in range(REPEATS):
-        made = outputs()
-        mx.synchronize()
-        start = time.perf_counter()
-        mx.async_eval(made)
-        queued = time.perf_counter() - start
-        mx.synchronize()
-        best = min(best, (time.perf_counter() - start, queued))
-    return best[0] / CALLS * 1e6, best[1] / CALLS * 1e6
+    whole, queued = timed(outputs)
+    return whole / CALLS * 1e6, queued / CALLS * 1e6
 
 
 def main() -> None:
@@ -135,7 +126,7 @@ def main() -> None:
         table: dict[str, list[str]] = {}
         for context in options.context:
             for name, call in Setting(tokens, context).calls():
-                each, host = timed(call)
+                each, host = per_call(call)
                 table.setdefault(name, []).append(f"{each:.1f} ({host:.1f})")
         print(f"| {tokens} token(s) | {' | '.join(f'{c:,}' for c in options.context)} |")
         print("|---|" + "---:|" * len(options.context))

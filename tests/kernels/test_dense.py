@@ -8,10 +8,11 @@ import mlx.core as mx
 import pytest
 from kernels.emulate import emulated, without_each_barrier
 
-from ds4_mlx.kernels.dense_rows import MOST_TOKENS, dense_kernel
+from ds4_mlx.kernels.dense_rows import dense_kernel
 from ds4_mlx.kernels.dense_samples import DTYPES, dense_inputs
 from ds4_mlx.kernels.dense_text import STORAGES
 from ds4_mlx.kernels.dense_twins import Job, dense_twin
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.kernel import Kernel, relative_error, tolerance
 from ds4_mlx.quant.formats import FORMATS
 
