@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ds4_mlx.commands.eval_app import app as eval_app
 from ds4_mlx.commands.options import KvDir, Model
 from ds4_mlx.commands.serve_app import serve
 from ds4_mlx.commands.sessions_app import app as sessions_app
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(sessions_app, name="sessions")
+app.add_typer(eval_app, name="eval")
 app.command(
     help="Serve the model over HTTP: OpenAI's chat completions, completions and responses, Anthropic's messages.\n\n"
     "Listens on this machine only, unless told otherwise. Ctrl-C or SIGTERM lets answers end and saves sessions."

@@ -122,6 +122,13 @@ def loading_progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 @contextmanager
+def counting_progress(title: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr while something is counted through. None when stderr is no terminal."""
+    with _bar(title, lambda done, total, rate: f"{done:,}/{total:,} {unit}, {rate:,.0f}/s") as advance:
+        yield advance
+
+
+@contextmanager
 def _bar(title: str, figures: Callable[[int, int, float], str]) -> Iterator[Callable[[int, int], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ds4_mlx.commands.plotting import pyplot, save
 from ds4_mlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def run(
     import mlx.core as mx
 
     if plot is not None:
-        _pyplot()  # a missing package is said before an hour of measuring
+        pyplot()  # a missing package is said before an hour of measuring
     earlier = {path.stem: read_csv(path) for path in others}
     loading = time.perf_counter()
     model.fill()
@@ -194,28 +195,11 @@ _COLUMNS = {field.name: int if field.type == "int" else float for field in field
 
 def draw(path: Path, tables: dict[str, Sequence[Row]]) -> None:
     """Decode and prefill speed against context, a line per table."""
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, axes = pyplot().subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axis, column, title in zip(axes, ("decode_tps", "prefill_tps"), ("decode", "prefill"), strict=True):
         for name, rows in tables.items():
             axis.plot([row.context for row in rows], [getattr(row, column) for row in rows], marker="o", label=name)
         axis.set(title=title, xlabel="context, tokens", ylabel="tokens/s", ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend()
-    try:
-        figure.savefig(path, dpi=120)
-    except ValueError as error:
-        raise UserError(f"Cannot draw {path}: {error}") from error
-    finally:
-        plt.close(figure)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise UserError("--plot needs matplotlib: pip install 'ds4-mlx[plot]'") from None
-    mpl.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    save(figure, path)
