@@ -21,7 +21,7 @@ from ds4_mlx.engine.language_model import LanguageModel, open_model
 from ds4_mlx.errors import UserError
 from ds4_mlx.evaluation.captures import Prompt, capture, check_capture, read_capture
 from ds4_mlx.evaluation.comparing import Comparison, Distances, ReferenceRows, joined, summary
-from ds4_mlx.evaluation.scoring import Losses, measure_losses, together
+from ds4_mlx.evaluation.scoring import measure_losses, together
 from ds4_mlx.evaluation.tasks import DEFAULT_TASKS, Graded, grade, read_tasks
 from ds4_mlx.evaluation.texts import Text, check_same_tokens, read_texts
 from ds4_mlx.evaluation.vectors import Outcome, check, find_prompt, read_cases
@@ -120,11 +120,16 @@ def _distances(model: LanguageModel, rows: ReferenceRows, texts: Sequence[Text],
 def _print_comparison(
     labels: Sequence[str], about: Sequence[dict[str, Any]], tables: dict[str, list[Comparison]], window: int
 ) -> None:
-    print(f"Reference: {labels[0]} ({about[0]['profile']}, {about[0]['weights_gb']:.3g} GB), windows of {window:,} tokens")
+    print(
+        f"Reference: {labels[0]} ({about[0]['profile']}, {about[0]['weights_gb']:.3g} GB), windows of {window:,} tokens"
+    )
     for label, facts in zip(labels[1:], about[1:], strict=True):
         rows = tables[label]
         print(f"\n{label} ({facts['profile']}, {facts['weights_gb']:.3g} GB)")
-        print(f"{'text':12}{'tokens':>8}{'KL mean':>9}{'median':>8}{'99 %':>7}{'same top':>10}{'perplexity':>20}{'change':>16}")
+        print(
+            f"{'text':12}{'tokens':>8}{'KL mean':>9}{'median':>8}{'99 %':>7}{'same top':>10}"
+            f"{'perplexity':>20}{'change':>18}"
+        )
         for row in rows:
             both = f"{row.reference_perplexity:.2f} -> {row.perplexity:.2f}"
             change = f"{row.change:+.2%} +- {row.change_error:.2%}"
@@ -158,7 +163,9 @@ def run_vectors(
             work += [(case.id, lambda c=case, p=prompt: check(model, c, p)) for case, prompt in found]
     unknown = set(skip) - {id_ for id_, _ in work}
     if unknown:
-        raise UserError(f"There is no case {', '.join(sorted(unknown))}; the files have {', '.join(i for i, _ in work)}.")
+        raise UserError(
+            f"There is no case {', '.join(sorted(unknown))}; the files have {', '.join(i for i, _ in work)}."
+        )
     _fill(model)
     outcomes: list[Outcome] = []
     if not as_json:
@@ -171,7 +178,9 @@ def run_vectors(
         outcomes.append(run())
         if not as_json:
             outcome = outcomes[-1]
-            print(f"{'passed' if outcome.passed else 'FAILED':8}  {id_}: {outcome.prompt_tokens} tokens; {outcome.detail}")
+            print(
+                f"{'passed' if outcome.passed else 'FAILED':8}  {id_}: {outcome.prompt_tokens} tokens; {outcome.detail}"
+            )
             sys.stdout.flush()
     passed = sum(outcome.passed for outcome in outcomes)
     if as_json:
@@ -181,9 +190,7 @@ def run_vectors(
     return 0 if passed == len(outcomes) else 1
 
 
-def run_capture(
-    files: Sequence[Path], output: Path, name: str | None, steps: int, top: int, thinking: bool
-) -> None:
+def run_capture(files: Sequence[Path], output: Path, name: str | None, steps: int, top: int, thinking: bool) -> None:
     """Writes a capture."""
     prompts = [Prompt(path.stem, read_prompt(None, str(path))) for path in files]
     if len({prompt.id for prompt in prompts}) < len(prompts):

@@ -81,9 +81,7 @@ def vectors(
         Path | None,
         typer.Option(metavar="DIR", help="Where the prompts of .vec files are; by default where the files say."),
     ] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option(metavar="CASE", help="Leave a case out; may be repeated.")
-    ] = None,
+    skip: Annotated[list[str] | None, typer.Option(metavar="CASE", help="Leave a case out; may be repeated.")] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="For our captures: how far a logprob may be off, in nats.")
     ] = 0.25,

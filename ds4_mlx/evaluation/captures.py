@@ -97,7 +97,9 @@ def check_capture(model: LanguageModel, capture: dict[str, Any], case: dict[str,
     expected_ids = case["prompt_ids"]
     ids = model.tokenizer.encode(render_prompt(model, case["prompt"], thinking=capture["thinking"]))
     if ids != expected_ids:
-        return Outcome(case["id"], False, len(ids), f"the prompt has other tokens than the {len(expected_ids)} captured")
+        return Outcome(
+            case["id"], False, len(ids), f"the prompt has other tokens than the {len(expected_ids)} captured"
+        )
     furthest, swapped = 0.0, 0
     session, feed = model.session(), ids
     for number, step in enumerate(case["steps"]):
@@ -106,7 +108,9 @@ def check_capture(model: LanguageModel, capture: dict[str, Any], case: dict[str,
         if int(row.argmax()) != step["id"]:
             gap = top[0][1] - top[1][1] if len(top) > 1 else np.inf
             if gap > tolerance:
-                got, wanted = (model.tokenizer.token_bytes(i).decode("utf-8", "replace") for i in (int(row.argmax()), step["id"]))
+                got, wanted = (
+                    model.tokenizer.token_bytes(i).decode("utf-8", "replace") for i in (int(row.argmax()), step["id"])
+                )
                 return Outcome(case["id"], False, len(ids), f"step {number}: wrote {got!r}, captured {wanted!r}")
             swapped += 1
         furthest = max(furthest, *(abs(float(row[token]) - value) for token, value in top))

@@ -68,7 +68,7 @@ class ReferenceRows:
         if need > free:
             self._file.close()
             raise UserError(
-                f"The reference's rows take {need / 1e9:.1f} GB for {tokens:,} tokens; {place} has {free / 1e9:.1f} GB. "
+                f"The reference takes {need / 1e9:.1f} GB for {tokens:,} tokens; {place} has {free / 1e9:.1f} GB. "
                 "Compare fewer tokens (--tokens), or name another place (--scratch)."
             )
         self._vocab = vocab

@@ -48,7 +48,7 @@ def read_tasks(path: Path, only: Iterable[str] = (), examples: int | None = None
         tasks = [Task(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path} is no file of tasks: {error}. Each line is a JSON object with family, messages, thinking, expected."
+            f"{path} is no file of tasks: {error}. A line is a JSON object with family, messages, thinking, expected."
         ) from None
     families = list(dict.fromkeys(task.family for task in tasks))
     for name in only:

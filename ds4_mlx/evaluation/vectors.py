@@ -162,7 +162,7 @@ def _check_continuation(model: LanguageModel, case: Continuation, prompt: str) -
         return Outcome(case.id, False, len(ids), f"the prompt has {len(ids)} tokens; its context is {case.context}")
     said, furthest = b"", 0.0
 
-    def failed(why: str) -> Outcome:
+    def failed(step: int, why: str) -> Outcome:
         return Outcome(case.id, False, len(ids), f"step {step}: {why}")
 
     for step, (expected, logprobs) in enumerate(zip(case.steps, _greedy(model, model.session(), ids), strict=False)):
@@ -170,13 +170,13 @@ def _check_continuation(model: LanguageModel, case: Continuation, prompt: str) -
         top = {model.tokenizer.token_bytes(int(token)): float(logprobs[token]) for token in best}
         got = model.tokenizer.token_bytes(int(best[0]))
         if got != expected.selected:
-            return failed(f"wrote {_shown(got)}, expected {_shown(expected.selected)}")
+            return failed(step, f"wrote {_shown(got)}, expected {_shown(expected.selected)}")
         for token, logprob in expected.top:
             if token not in top:
-                return failed(f"{_shown(token)} is not among the {_OFFICIAL_TOP} likeliest")
+                return failed(step, f"{_shown(token)} is not among the {_OFFICIAL_TOP} likeliest")
             furthest = max(furthest, abs(top[token] - logprob))
             if furthest > _OFFICIAL_DELTA:
-                return failed(f"logprob of {_shown(token)} is {top[token]:.2f}, expected {logprob:.2f}")
+                return failed(step, f"logprob of {_shown(token)} is {top[token]:.2f}, expected {logprob:.2f}")
         said += got
     return Outcome(case.id, True, len(ids), f"{_shown(said)}, logprobs within {furthest:.2f}")
 
@@ -193,7 +193,9 @@ def _check_logits(model: LanguageModel, case: TopLogits, prompt: str) -> Outcome
     text = render_prompt(model, prompt, thinking=False) if case.mode == "chat" else prompt
     ids = model.tokenizer.encode(text)
     if len(ids) < case.frontier:
-        return Outcome(case.id, False, len(ids), f"the prompt has {len(ids)} tokens; the capture is after {case.frontier}")
+        return Outcome(
+            case.id, False, len(ids), f"the prompt has {len(ids)} tokens; the capture is after {case.frontier}"
+        )
     wrong = [token for token, _ in case.top if not 0 <= token < model.config.vocab_size]
     if wrong:
         return Outcome(case.id, False, len(ids), f"token {wrong[0]} is outside the vocabulary: another model's file")

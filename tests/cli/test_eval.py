@@ -31,7 +31,9 @@ def test_losses_are_those_of_the_logits(model_in: ModelIn, tokens: list[int]) ->
     assert len(found.losses) == text.tokens == 58
     assert found.positions.tolist() == [*range(1, 40), *range(1, 20)]
     logits = model.session().feed(tokens[40:59])
-    expected = mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, mx.array(tokens[41:60])[:, None], axis=-1)[:, 0]
+    expected = (
+        mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, mx.array(tokens[41:60])[:, None], axis=-1)[:, 0]
+    )
     np.testing.assert_allclose(found.losses[39:], np.array(expected), atol=1e-4)
 
 
