@@ -75,12 +75,18 @@ def _decode(session: Session, tokens: int) -> float:
     """Seconds for as many greedy tokens."""
     import mlx.core as mx
 
+    from ds4_mlx.engine.drawing import Drawing
+    from ds4_mlx.engine.sampling import Sampler, SamplingOptions
+
+    assert session.logits is not None
+    mx.eval(session.logits)
+    drawing = Drawing(session, Sampler(SamplingOptions(temperature=0)), session.logits)
     start = time.perf_counter()
     for _ in range(tokens):
-        assert session.logits is not None
-        session.feed(mx.argmax(session.logits, keepdims=True), last_only=True)
-    mx.eval(session.logits)
-    return time.perf_counter() - start
+        drawing.next()
+    took = time.perf_counter() - start
+    drawing.close()
+    return took
 
 
 def weight_bytes(model: LanguageModel) -> int:

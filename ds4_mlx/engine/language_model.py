@@ -232,25 +232,26 @@ class LanguageModel:
     ) -> list[mx.array] | list[tuple[mx.array, mx.array]]:
         """One call for several sessions: prompts and single tokens mixed as they come.
 
-        parts: (session, token ids [n]) pairs, each session at most once. Returns for each the logits float32 [n,
+        parts: (session, token ids [n]) pairs, each session at most once; one id as an array of MLX is a token that was
+        drawn from the session's logits, and is not looked at. Returns for each the logits float32 [n,
         vocab], or [1, vocab] with last_only; with_streams adds the last streams [n, hc_mult, hidden_size] that the
         MTP block reads. An error or an interruption leaves every session as it was; if the device itself fails, all
         sessions of the model feed their tokens again at their next call.
         """
-        checked = [(session, self.check_ids(ids)) for session, ids in parts]
+        checked = [(session, self._checked(ids)) for session, ids in parts]
         sessions = [session for session, _ in checked]
         if not checked:
             raise UserError("forward needs at least one (session, token ids) pair.")
         if len({id(session) for session in sessions}) < len(sessions):
             raise UserError("A session may appear only once in a forward call; join its tokens.")
         for session, ids in checked:
-            self.check_room(session, len(ids))
+            self.check_room(session, ids.shape[0])
         for session in sessions:
             session.catch_up()
         pool = self.cache.pool
         for session, ids in checked:
-            session.state.make_room(len(ids))
-        before, pages = [session.state.mark() for session in sessions], pool.snapshot()
+            session.state.make_room(ids.shape[0])
+        before, pages = [session.sequence.mark() for session in sessions], pool.snapshot()
         try:
             batch = Batch.of([(session.state, ids) for session, ids in checked])
             h = self.network(batch)
@@ -259,12 +260,11 @@ class LanguageModel:
             flat = self.network.logits(h[mx.array(rows)] if last_only else h)
             last = [mx.take(flat, i if last_only else row, axis=0) for i, row in enumerate(rows)]
             for session, ids in checked:
-                session.token_ids.extend(ids.tolist())
+                session.sequence.note_fed(ids)
         except BaseException:  # Ctrl-C above all
             pool.restore(pages)
             for session, mark in zip(sessions, before, strict=True):
-                session.state.go_back(mark)
-                del session.token_ids[session.state.position :]
+                session.sequence.go_back(mark)
             raise
         del before, pages  # held, they would make the evaluation copy the pool
         for session, row in zip(sessions, last, strict=True):
@@ -318,6 +318,11 @@ class LanguageModel:
         Options and events: `ds4_mlx.engine.generation.generate_events`.
         """
         return generate_events(self, messages_or_text, **options)
+
+    def _checked(self, token_ids: TokenIds) -> np.ndarray | mx.array:
+        if isinstance(token_ids, mx.array) and token_ids.shape == (1,):
+            return token_ids
+        return self.check_ids(token_ids)
 
     def check_ids(self, token_ids: TokenIds) -> np.ndarray:
         """Token ids as int64 [n]. Raises `UserError` if there are none or one is outside the vocabulary."""

@@ -64,18 +64,6 @@ class Indexer(nn.Module):
         if pages is not None and keys.shape[0]:
             pages.write(batch.new_rows(4), pages.format.encode(rotate_index(keys) if self._simulate else keys))
 
-    def step(self, products: Sequence[mx.array], batch: Batch, layer: int, dtype: mx.Dtype) -> None:
-        """Stores the index keys that a call of few tokens completes; the products are the compressor's."""
-        states = [span.state.layers[layer] for span in batch.spans]
-        parts, blocks = self.compressor.step(
-            products, batch, [state.index_compressor for state in states], "index", dtype
-        )
-        for span, state, block in zip(batch.spans, states, blocks, strict=True):
-            span.state.layers[layer] = replace(state, index_compressor=block)
-        pages = batch.pool.index_entries[layer]
-        if pages is not None and parts:
-            pages.write(batch.new_rows(4), parts)
-
     def choose(
         self, weights: mx.array, queries: mx.array, windows: Windows, arrays: Sequence[mx.array], topk: int
     ) -> mx.array:

@@ -30,7 +30,11 @@ def by_kernels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ds4_mlx.model.step.runs_kernels", lambda: True)
         patch.setattr("ds4_mlx.model.linear.runs_kernels", lambda: True)
-        yield
+        mx.disable_compile()  # what would be compiled here are twins, for minutes
+        try:
+            yield
+        finally:
+            mx.enable_compile()
 
 
 @contextmanager
@@ -145,7 +149,7 @@ def test_many_tokens_and_plain_rows_do_not_step(model_in: ModelIn, tokens: list[
         raise AssertionError
 
     with pytest.MonkeyPatch.context() as patch, by_kernels():
-        patch.setattr("ds4_mlx.model.attention.Attention._step", fail)
+        patch.setattr("ds4_mlx.model.attention.Attention.step", fail)
         model_in("fp32_kvq").session().feed(tokens[:9])
         model_in("fp32_plain").session().feed(tokens[:3])
         with pytest.raises(AssertionError):
@@ -165,16 +169,30 @@ def test_a_kept_state_does_not_hold_the_rows_of_other_sessions(model_in: ModelIn
             assert all(mx.array_equal(a, b) for a, b in zip(rows.parts, own.parts, strict=True))
 
 
+TWO = ((2, mx.float32), (1, mx.float32))
+
+
 def test_rows_of_sequences_that_were_together_are_not_joined_again() -> None:
-    whole = mx.arange(12.0).reshape(6, 2), mx.arange(6.0).reshape(6, 1)
-    arrays, places = joint([Rows(whole, 4, 6), None, Rows(whole, 0, 3)], [])
+    whole = mx.arange(16.0).reshape(8, 2), mx.arange(8.0).reshape(8, 1)
+    arrays, places = joint([Rows(whole, 4, 6), None, Rows(whole, 0, 3)], TWO, 8)
     assert arrays is whole
     assert places == ((4, 6), (0, 0), (0, 3))
 
 
 def test_rows_of_other_sequences_are_joined() -> None:
     whole = mx.arange(12.0).reshape(6, 2), mx.arange(6.0).reshape(6, 1)
-    (a, b), places = joint([Rows.of([mx.zeros((2, 2)), mx.zeros((2, 1))]), None, Rows(whole, 4, 6)], [])
+    (a, b), places = joint([Rows.of([mx.zeros((2, 2)), mx.zeros((2, 1))]), None, Rows(whole, 4, 6)], TWO, 4)
     assert a.tolist() == [[0, 0], [0, 0], [8, 9], [10, 11]]
     assert b.tolist() == [[0], [0], [4], [5]]
     assert places == ((0, 2), (2, 2), (2, 4))
+
+
+@pytest.mark.parametrize("rows", [3, 8, 16])
+def test_joined_rows_are_as_many_as_shapes_want(rows: int) -> None:
+    """Else a compiled step would be compiled again after every prompt of another length."""
+    whole = mx.ones((rows, 2)), mx.ones((rows, 1))
+    (a, b), places = joint([Rows(whole, 0, 3)], TWO, 8)
+    assert a.shape == (8, 2)
+    assert b.shape == (8, 1)
+    assert places == ((0, 3),)
+    assert joint([None], TWO, 8)[0][0].shape == (8, 2)
