@@ -80,7 +80,7 @@ def size(arrays: list[mx.array]) -> int:
 def rotating(name: str, kernel: Kernel, before: list[mx.array], make: Callable[[], list[mx.array]]) -> Timed:
     """With as many layers of what `make` gives as `ROTATED` bytes need, at most 16."""
     layers = [make()]
-    layers += [make() for _ in range(min(15, ROTATED // size(layers[0])))]
+    layers += [make() for _ in range(min(15, ROTATED // max(1, size(layers[0]))))]
     mx.eval(before, layers)
     return Timed(name, kernel, before, layers, size(before) + size(layers[0]))
 
