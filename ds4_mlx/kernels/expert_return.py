@@ -17,7 +17,7 @@ import numpy as np
 from ds4_mlx.kernels import expert_samples, stream_samples
 from ds4_mlx.kernels.dense_rows import ROWS
 from ds4_mlx.kernels.dense_samples import DTYPES, random_floats, random_matrix
-from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, products_text
+from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, matrix_type, products_text
 from ds4_mlx.kernels.dense_twins import decoded, parts_of
 from ds4_mlx.kernels.expert_rows import EARLIER, MOST_TOKENS, down_kernel
 from ds4_mlx.kernels.expert_samples import Sizes
@@ -78,7 +78,11 @@ _BODY = """
     rows.stride = KS;
     float shared[ROWS * TOKENS];
     row = simdgroup * ROWS;
-    products_of<KS, ROWS, TOKENS>({shared}, rows, tile * TILE + row, D, lane, shared);
+    {type} shared_row[ROWS];
+    Batch<ROWS, AHEAD, {type}> batch;
+    rows_from<KS, ROWS>({shared}, tile * TILE + row, D, shared_row);
+    begin_products<KS>(batch, shared_row, lane);
+    products_of<KS, ROWS, TOKENS>(shared_row, batch, rows, lane, shared);
     #pragma unroll
     for (uint i = 0; i < ROWS * TOKENS; i++) {{
       uint place = (i % TOKENS + 1) * (SLOTS + 1) - 1;
@@ -115,6 +119,7 @@ def _launch(
         ("K", inner.shape[1]),
         ("KS", common.shape[1]),
         ("ROWS", ROWS),
+        ("AHEAD", 4 if common.shape[0] <= 2 else 2),
         ("EXPERT_ROWS", _ROWS),
         ("SLOTS", experts.shape[1]),
         ("PAIRS", experts.size),
@@ -166,7 +171,7 @@ def expert_return_kernel(name: str, storage: str) -> Kernel:
     runs = run_text(name)
     arrays = [*arrays_of(storage, "s"), *runs.arrays("w2"), *(["lookup"] if runs.table else [])]
     body = _BODY.format(
-        table=runs.table_text, earlier=EARLIER, w2=", ".join(runs.arrays("w2")), shared=matrix_text(storage, "s")
+        table=runs.table_text, earlier=EARLIER, w2=", ".join(runs.arrays("w2")), shared=matrix_text(storage, "s"), type=matrix_type(storage)
     )
     text = KernelText(
         f"expert_return_{name}_{storage}",

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from ds4_mlx.kernels import stream_samples as samples
 from ds4_mlx.kernels.dense_rows import ROWS
-from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, products_text
+from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, matrix_type, products_text
 from ds4_mlx.kernels.kernel import Kernel, Launch
 from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.metal_on_cuda.signature import TemplateValue
@@ -48,11 +48,15 @@ _DENSE_RETURN = """
     uint tile = threadgroup_position_in_grid.x;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
+    {type} row[ROWS];
+    Batch<ROWS, AHEAD, {type}> batch;
+    rows_from<K, ROWS>({matrix}, tile * TILE + simdgroup * ROWS, D, row);
+    begin_products<K>(batch, row, lane);
     Rows<T> rows;
     rows.x = u;
     rows.stride = K;
     float dots[ROWS * TOKENS];
-    products_of<K, ROWS, TOKENS>({matrix}, rows, tile * TILE + simdgroup * ROWS, D, lane, dots);
+    products_of<K, ROWS, TOKENS>(row, batch, rows, lane, dots);
     #pragma unroll
     for (uint i = 0; i < ROWS * TOKENS; i++) {{
       if (lane == i) {{ y[i % TOKENS * TILE + simdgroup * ROWS + i / TOKENS] = float(static_cast<T>(dots[i])); }}
@@ -212,9 +216,9 @@ def return_launch(h: mx.array, fn: mx.array) -> Launch:
     return sums._replace(output_shapes=[h.shape, *sums.output_shapes], output_dtypes=[h.dtype, *sums.output_dtypes])
 
 
-def _dense_return_launch(u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array) -> Launch:
+def _dense_return_launch(ahead: int | None, u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array) -> Launch:
     launch = return_launch(h, fn)
-    return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS)])
+    return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS), ("AHEAD", ahead or (4 if u.shape[0] <= 2 else 2))])
 
 
 def _enter_launch(iterations: int, h: mx.array, sums: mx.array, *rest: mx.array) -> Launch:
@@ -265,16 +269,16 @@ LEAVE = Kernel(
 
 
 @cache
-def dense_return_kernel(storage: str) -> Kernel:
+def dense_return_kernel(storage: str, *, ahead: int | None = None) -> Kernel:
     """(u [T, K], h [T, N, D], mix of `enter`, fn of the next site, arrays of a matrix [D, K]) -> streams with the
     product in them, and their sums.
     """
     inputs = ("u", "h", "mix", "fn", *arrays_of(storage, "w"))
-    body = _DENSE_RETURN.format(matrix=matrix_text(storage, "w"))
+    body = _DENSE_RETURN.format(matrix=matrix_text(storage, "w"), type=matrix_type(storage))
     header = LOAD_8 + products_text([storage]) + STREAM_TEXT
     return Kernel(
         KernelText(f"return_{storage}", inputs, ("streams", "sums"), body, header),
         partial(dense_return_twin, storage),
-        _dense_return_launch,
+        partial(_dense_return_launch, ahead),
         partial(samples.dense_return_samples, storage),
     )
