@@ -21,6 +21,7 @@ from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
 from ds4_mlx.kernels.route import HASHED, scored_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
+from ds4_mlx.kernels.stream_many import MANY_EXPERT_RETURN, MANY_RETURN, MANY_SUMS
 from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, dense_return_kernel, enter_kernel
 from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
 
@@ -36,6 +37,9 @@ KERNELS: list[Kernel] = [
     enter_kernel(20),
     *(dense_return_kernel(storage) for storage in ("mxfp8", "q8_0")),
     LEAVE,
+    MANY_SUMS,
+    MANY_RETURN,
+    MANY_EXPERT_RETURN,
     *(expert_return_kernel(name, "mxfp8") for name in FORMATS),
     pack_kv_kernel(NOPE),
     UNPACK_KV,
