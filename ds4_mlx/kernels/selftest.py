@@ -15,6 +15,7 @@ from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
+from ds4_mlx.kernels.index_tiles import INDEX_TILES
 from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
@@ -52,6 +53,7 @@ KERNELS: list[Kernel] = [
     attend_kernel(128, choosing=False),
     *(combine_kernel(dtype) for dtype in DTYPES),
     INDEX_SCORES,
+    INDEX_TILES,
     *(best_entries_kernel(512, 2_048, given=given) for given in (False, True)),
     KEEP_ROWS,
     *(pool_kernel(kind, dtype) for kind in KINDS for dtype in DTYPES),
