@@ -165,7 +165,6 @@ _INPUT = """
       }"""
 
 _BEGIN = """
-    constexpr uint TILES = (D + TILE - 1) / TILE;
     threadgroup float totals[M + 1];
     threadgroup float parts[SIMDGROUPS];
     uint lane = thread_index_in_simdgroup;
@@ -226,6 +225,7 @@ def _enter_launch(iterations: int, h: mx.array, sums: mx.array, *rest: mx.array)
     threads = min(_MOST_THREADS, 32 * -(-width // 256))
     leaving = iterations == 0
     template = [*_template(h, sums.shape[1] - 1, threads // 32), ("EACH", -(-width // (8 * threads)))]
+    template.append(("TILES", sums.shape[2]))  # or spans
     return Launch(
         template if leaving else [*template, ("ITERATIONS", iterations)],
         (threads * tokens, 1 if leaving else 2, 1),

@@ -36,6 +36,25 @@ template <typename T>
 METAL_FUNC void load_8(const device T* x, thread float* v) { floats(eight(x), v); }
 """
 
+# The way back to memory of the device.
+PUT_8 = """
+template <typename T>
+METAL_FUNC uint word_of(float low, float high) {
+  return as_type<uint>(vec<T, 2>(static_cast<T>(low), static_cast<T>(high)));
+}
+
+template <typename T>
+METAL_FUNC void put_8(device T* p, const thread float* v) {
+  *((device uint4*)p) =
+      uint4(word_of<T>(v[0], v[1]), word_of<T>(v[2], v[3]), word_of<T>(v[4], v[5]), word_of<T>(v[6], v[7]));
+}
+
+METAL_FUNC void put_8(device float* p, const thread float* v) {
+  ((device float4*)p)[0] = float4(v[0], v[1], v[2], v[3]);
+  ((device float4*)p)[1] = float4(v[4], v[5], v[6], v[7]);
+}
+"""
+
 _STORE_8 = """
 METAL_FUNC void store_8(threadgroup half* p, const thread float* v) {
   uint4 words;

@@ -10,7 +10,9 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries
+from ds4_mlx.kernels.index_tiles import INDEX_TILES, query_blocks
 from ds4_mlx.kernels.index_twins import head_weights
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
@@ -67,11 +69,19 @@ class Indexer(nn.Module):
     def choose(
         self, weights: mx.array, queries: mx.array, windows: Windows, arrays: Sequence[mx.array], topk: int
     ) -> mx.array:
-        """The exact best entries of few queries [T, H, d], rotated and rounded, with the products of weights_proj
-        [T, H] and the index rows of the pool -> uint32 [T, topk], ascending.
+        """The exact best entries of queries [T, H, d], rotated and rounded, with the products of weights_proj [T, H]
+        and the index rows of the pool -> uint32 [T, topk], ascending.
         """
-        (scores,) = INDEX_SCORES(queries, weights, windows.queries, windows.pages, *arrays)
-        return best_entries(scores, windows.queries, topk)
+        tokens, table = queries.shape[0], windows.pages
+        if tokens <= MOST_TOKENS:
+            (scores,) = INDEX_SCORES(queries, weights, windows.queries, table, *arrays)
+            return best_entries(scores, windows.queries, topk)
+        best = []
+        for rows in query_blocks(tokens, table.shape[1]):
+            own = windows.queries[rows]
+            (scores,) = INDEX_TILES(queries[rows], weights[rows], own, table, *arrays)
+            best.append(best_entries(scores, own, topk))
+        return best[0] if len(best) == 1 else mx.concatenate(best)
 
     def stored_keys(self, batch: Batch, span: Span, layer: int) -> mx.array:
         """All index keys [N, d] of the span's sequence, those of the span included."""

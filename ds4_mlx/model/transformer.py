@@ -8,6 +8,8 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels import runs_kernels
+from ds4_mlx.kernels.stream_many import MANY_RETURN
 from ds4_mlx.kernels.stream_rows import dense_return_kernel, fits
 from ds4_mlx.model.attention import Attention
 from ds4_mlx.model.batch import Batch
@@ -46,10 +48,21 @@ class Block(nn.Module):
 
     def __call__(self, h: mx.array, batch: Batch, layer: int) -> mx.array:
         """h [T, N, D] -> [T, N, D]; `layer` is the index of this block's state in each sequence."""
+        if runs_kernels() and fits(self._config.hc_mult) and self.ffn.experts.has_kernels:
+            return self._many(h, batch, layer)
         x, mix = hc_pre(h, site(self, "attn"), self._config)
         h = hc_post(self.attn(self.attn_norm(x), batch, layer), h, mix)
         x, mix = hc_pre(h, site(self, "ffn"), self._config)
         return hc_post(self.ffn(self.ffn_norm(x), batch.ids), h, mix)
+
+    def _many(self, h: mx.array, batch: Batch, layer: int) -> mx.array:
+        """The layer for many tokens on a GPU: streams are read and written by kernels."""
+        before = site(self, "attn")
+        x, mix = enter(streams_for(h, before), before, self.attn_norm, self._config)
+        (h,) = MANY_RETURN(self.attn(x, batch, layer), h, mix)
+        between = site(self, "ffn")
+        x, mix = enter(streams_for(h, between), between, self.ffn_norm, self._config)
+        return self.ffn.many(x, batch.ids, h, mix)
 
     def has_step(self) -> bool:
         """Whether kernels know all matrices and sizes, so that `step` can be called."""

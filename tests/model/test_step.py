@@ -30,6 +30,7 @@ def by_kernels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ds4_mlx.model.step.runs_kernels", lambda: True)
         patch.setattr("ds4_mlx.model.linear.runs_kernels", lambda: True)
+        patch.setattr("ds4_mlx.model.transformer.runs_kernels", lambda: True)
         mx.disable_compile()  # what would be compiled here are twins, for minutes
         try:
             yield
@@ -98,6 +99,17 @@ def assert_steps(
 def test_one_session_equals_the_plain_path(model_in: ModelIn, tokens: list[int], start: int) -> None:
     sizes = [(n,) for n in (1, 1, 3, 8, 1, 1, 4, 1)]
     assert_steps(model_in("fp32_kvq"), tokens, (start,), sizes, by_kernels)
+
+
+# Rows that are not rounded: of many tokens, one of an FP8 row would come out a step higher or lower.
+def test_many_tokens_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
+    sizes = [(n,) for n in (40, 1, 9, 90, 8, 60)]
+    assert_steps(model_in("fp32_plain"), tokens, (3,), sizes, by_kernels)
+
+
+def test_many_tokens_of_several_sessions_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
+    steps = [(12, 1, 30, 5), (0, 60, 2, 9)]
+    assert_steps(model_in("fp32_plain"), tokens, (0, 17, 126, 140), steps, by_kernels)
 
 
 def test_several_sessions_in_one_call_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
