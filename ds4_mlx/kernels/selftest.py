@@ -8,6 +8,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attend_tiles import attend_tiles_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.dense_rows import dense_kernel
 from ds4_mlx.kernels.dense_twins import Job
@@ -52,6 +53,10 @@ KERNELS: list[Kernel] = [
     attend_kernel(4, choosing=True),
     attend_kernel(128, choosing=False),
     *(combine_kernel(dtype) for dtype in DTYPES),
+    attend_tiles_kernel(0, choosing=False),
+    attend_tiles_kernel(4, choosing=False),
+    attend_tiles_kernel(4, choosing=True),
+    attend_tiles_kernel(128, choosing=False),
     INDEX_SCORES,
     INDEX_TILES,
     *(best_entries_kernel(512, 2_048, given=given) for given in (False, True)),
