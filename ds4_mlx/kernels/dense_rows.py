@@ -177,7 +177,7 @@ def _launch(jobs: tuple[Job, ...], groups: int, normed: bool, variant: Variant, 
     for number, job in enumerate(jobs):
         rows = inputs[place].shape[0]
         if groups > 1 and (rows % groups or rows // groups % rows_each):
-            raise ValueError(f"{rows} rows of a matrix in {groups} groups are no multiple of {rows_each} in each of them.")
+            raise ValueError(f"{rows} rows of a matrix in {groups} groups are no multiple of {rows_each} in each.")
         end += -(-rows * job.matrices // (rows_each * _SIMDGROUPS))
         template += [(f"N{number}", rows), (f"END{number}", end)]
         shapes.append((tokens, rows))

@@ -171,7 +171,11 @@ def expert_return_kernel(name: str, storage: str) -> Kernel:
     runs = run_text(name)
     arrays = [*arrays_of(storage, "s"), *runs.arrays("w2"), *(["lookup"] if runs.table else [])]
     body = _BODY.format(
-        table=runs.table_text, earlier=EARLIER, w2=", ".join(runs.arrays("w2")), shared=matrix_text(storage, "s"), type=matrix_type(storage)
+        table=runs.table_text,
+        earlier=EARLIER,
+        w2=", ".join(runs.arrays("w2")),
+        shared=matrix_text(storage, "s"),
+        type=matrix_type(storage),
     )
     text = KernelText(
         f"expert_return_{name}_{storage}",
