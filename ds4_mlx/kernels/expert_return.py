@@ -44,6 +44,8 @@ _BODY = """
     uint row0 = tile * TILE + row;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
+    Old<N, (TOKENS * N * TILE + 32 * SIMDGROUPS - 1) / (32 * SIMDGROUPS)> old;
+    load_old<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, h, mix, tile * TILE, thread_index_in_threadgroup);
     for (uint pair = simdgroup % 2; pair < PAIRS; pair += 2) {{
       uint expert = experts[pair];
       {earlier}
@@ -96,8 +98,7 @@ _BODY = """
       y[i] = float(static_cast<T>(sum));
     }}
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(
-        y, h, mix, tile * TILE, thread_index_in_threadgroup, streams, z);
+    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, y, tile * TILE, thread_index_in_threadgroup, streams, z);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sum_site<M, N, D, TILE, SIMDGROUPS, TOKENS>(site, z, tile, simdgroup, lane, sums);
 """

@@ -48,6 +48,8 @@ _DENSE_RETURN = """
     uint tile = threadgroup_position_in_grid.x;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
+    Old<N, (TOKENS * N * TILE + 32 * SIMDGROUPS - 1) / (32 * SIMDGROUPS)> old;
+    load_old<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, h, mix, tile * TILE, thread_index_in_threadgroup);
     {type} row[ROWS];
     Batch<ROWS, AHEAD, {type}> batch;
     rows_from<K, ROWS>({matrix}, tile * TILE + simdgroup * ROWS, D, row);
@@ -62,8 +64,7 @@ _DENSE_RETURN = """
       if (lane == i) {{ y[i % TOKENS * TILE + simdgroup * ROWS + i / TOKENS] = float(static_cast<T>(dots[i])); }}
     }}
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(
-        y, h, mix, tile * TILE, thread_index_in_threadgroup, streams, z);
+    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, y, tile * TILE, thread_index_in_threadgroup, streams, z);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sum_site<M, N, D, TILE, SIMDGROUPS, TOKENS>(site, z, tile, simdgroup, lane, sums);
 """
