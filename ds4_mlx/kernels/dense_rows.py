@@ -1,8 +1,10 @@
 """Dense matrices for few tokens: one launch for all that share an input, every weight read once.
 
-Memory speed is the limit. A simdgroup takes a few rows of a matrix over their whole length, 8 neighbouring weights a
-lane: a lane's weights lie beside its neighbour's, and so do the numbers of x. Threadgroups are counted through the
-matrices; none serves two.
+Memory speed is the limit, and what it takes is bytes on their way: compilers do not move loads of later steps before
+the work of this one, so the text does. A simdgroup takes a few rows of a matrix over their whole length, 16 bytes of
+each a lane, and asks for AHEAD steps of all its rows before it uses the first. A gate and up are rows of one simdgroup.
+Threadgroups are counted through the matrices; none serves two. Where the input is normed, the weights are asked for
+before the norm, which is made once a threadgroup.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ Variant = Callable[[int, bool], tuple[int, int]]  # tokens, normed -> rows of a 
 
 
 def chosen(tokens: int, normed: bool) -> tuple[int, int]:
-    """What is to be measured."""
+    """Rows and AHEAD: 4 KB of weights a simdgroup for one token. More tokens need the registers for their sums.
+
+    A short row that is normed is asked for as a whole, and four of them share the norm.
+    """
     if normed:
         return (4, 2) if tokens <= 2 else (2, 2)
     return (ROWS, 4) if tokens <= 2 else (ROWS, 2)
@@ -177,7 +182,7 @@ def _launch(jobs: tuple[Job, ...], groups: int, normed: bool, variant: Variant, 
     for number, job in enumerate(jobs):
         rows = inputs[place].shape[0]
         if groups > 1 and (rows % groups or rows // groups % rows_each):
-            raise ValueError(f"{rows} rows of a matrix in {groups} groups are no multiple of {rows_each} in each of them.")
+            raise ValueError(f"{rows} rows of a matrix in {groups} groups are no multiple of {rows_each} in each.")
         end += -(-rows * job.matrices // (rows_each * _SIMDGROUPS))
         template += [(f"N{number}", rows), (f"END{number}", end)]
         shapes.append((tokens, rows))

@@ -44,6 +44,8 @@ _BODY = """
     uint row0 = tile * TILE + row;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
+    Old<N, (TOKENS * N * TILE + 32 * SIMDGROUPS - 1) / (32 * SIMDGROUPS)> old;
+    load_old<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, h, mix, tile * TILE, thread_index_in_threadgroup);
     for (uint pair = simdgroup % 2; pair < PAIRS; pair += 2) {{
       uint expert = experts[pair];
       {earlier}
@@ -96,8 +98,7 @@ _BODY = """
       y[i] = float(static_cast<T>(sum));
     }}
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(
-        y, h, mix, tile * TILE, thread_index_in_threadgroup, streams, z);
+    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, y, tile * TILE, thread_index_in_threadgroup, streams, z);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sum_site<M, N, D, TILE, SIMDGROUPS, TOKENS>(site, z, tile, simdgroup, lane, sums);
 """
@@ -171,7 +172,11 @@ def expert_return_kernel(name: str, storage: str) -> Kernel:
     runs = run_text(name)
     arrays = [*arrays_of(storage, "s"), *runs.arrays("w2"), *(["lookup"] if runs.table else [])]
     body = _BODY.format(
-        table=runs.table_text, earlier=EARLIER, w2=", ".join(runs.arrays("w2")), shared=matrix_text(storage, "s"), type=matrix_type(storage)
+        table=runs.table_text,
+        earlier=EARLIER,
+        w2=", ".join(runs.arrays("w2")),
+        shared=matrix_text(storage, "s"),
+        type=matrix_type(storage),
     )
     text = KernelText(
         f"expert_return_{name}_{storage}",

@@ -4,7 +4,7 @@
 
 Run it on the GPU in question: a Markdown table for each number of tokens. Weights of several layers, 100 MB of them at
 least, are taken in turns, so that caches cannot flatter, and many calls are queued before the clock is read. `host` is
-the part of a call's time after which everything was queued: where it is nearly all of it, Python and MLX were the limit.
+the part of a call's time after which everything was queued: where it is nearly all of it, Python and MLX set the pace.
 `GPU us` is the kernel's own time, one call after the other, as CUPTI has it; it needs PyTorch for its profiler. GB/s
 are of that where it is known. They count weights and what streams, rows and partial sums have.
 """
@@ -237,7 +237,8 @@ def main() -> None:
     rate = copy_rate()
     print(f"{mx.device_info().get('device_name', 'GPU')}, MLX {version('mlx')}; copying {rate / 1e9:,.0f} GB/s")
     for tokens in options.tokens:
-        print(f"\n| {tokens} token(s) | MB | GPU us | us | host us | GB/s | of copying |\n|---|---:|---:|---:|---:|---:|---:|")
+        print(f"\n| {tokens} token(s) | MB | GPU us | us | host us | GB/s | of copying |")
+        print("|---|---:|---:|---:|---:|---:|---:|")
         for name in options.only:
             print(line(KERNELS[name](tokens), rate), flush=True)
             if options.variants and name in VARYING:
