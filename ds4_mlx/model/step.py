@@ -129,19 +129,15 @@ class Pooling:
         sources: list[np.ndarray] = []
         blocks: list[np.ndarray] = []
         kept: list[Place | None] = []
-        positions = []
+        positions: list[np.ndarray] = []
         new = 0
         for span, place in zip(batch.spans, held, strict=True):
             rows = _row_numbers(span, place)
             first = span.end - rows.size  # position of the first row
-            for block in range(span.position // ratio, span.end // ratio):
-                start = block * ratio
-                own = rows[start - first : start - first + ratio]
-                if ratio == 4:  # entries overlap
-                    before = rows[start - first - ratio : start - first] if block else np.full(ratio, NO_ROW)
-                    own = np.concatenate([before, own])
-                blocks.append(own)
-                positions.append(start)
+            starts = np.arange(span.position // ratio, span.end // ratio) * ratio
+            tokens = starts[:, None] + np.arange(-ratio if ratio == 4 else 0, ratio)  # entries of ratio 4 overlap
+            blocks.append(np.where(tokens < 0, NO_ROW, rows[np.maximum(tokens - first, 0)]))
+            positions.append(starts)
             stay = rows[max(0, needed_from(max(0, span.end - span.state.draft), ratio) - first) :]
             kept.append(Place(new, new + stay.size) if stay.size else None)
             sources.append(stay)
@@ -150,8 +146,8 @@ class Pooling:
             mx.array((batch.positions % ratio).astype(np.int32)),
             _padded(sources, _BLOCK_ROWS[ratio]),
             kept,
-            mx.array(np.stack(blocks).astype(np.int32)) if blocks else None,
-            rope.table(np.array(positions, dtype=np.int64)),
+            mx.array(np.concatenate(blocks).astype(np.int32)) if any(map(len, blocks)) else None,
+            rope.table(np.concatenate(positions)),
         )
 
 
