@@ -309,6 +309,9 @@ def bench(
     ctx_max: Annotated[int, typer.Option(help="The last one, at most.")] = 2048,
     step: Annotated[int, typer.Option(help="From one to the next.")] = 512,
     gen_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode at each.")] = 64,
+    suffixes: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Time messages of N tokens after the last context.")
+    ] = "",
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write it with device and versions.")
@@ -322,6 +325,7 @@ def bench(
     from ds4_mlx.commands import bench as benchmark
 
     contexts = benchmark.frontiers(ctx_start, ctx_max, step)
+    lengths = benchmark.suffix_lengths(suffixes) if suffixes else []
     if synthetic is not None and model is not None:
         raise UserError("--model and --synthetic name two models; give one of them.")
     if compare and plot is None:
@@ -334,7 +338,7 @@ def bench(
         from ds4_mlx.engine.language_model import open_model
 
         chosen = open_model(model, cache_bytes=0)
-    benchmark.run(chosen, contexts, gen_tokens, csv, json_, plot, compare or [])
+    benchmark.run(chosen, contexts, gen_tokens, csv, json_, plot, compare or [], lengths)
 
 
 def _print_report(module: Any, report: Any, as_json: bool) -> None:

@@ -252,33 +252,29 @@ def _pooling(batch: Batch, held: Sequence[Place], ratio: int, rope: Rope) -> tup
     None for none.
     """
     sources: list[np.ndarray] = []
-    blocks: list[np.ndarray] = []
+    found: list[np.ndarray] = []
     kept: list[Place | None] = []
-    positions = []
+    positions: list[np.ndarray] = []
     new = 0
     for span, place in zip(batch.spans, held, strict=True):
         rows = _row_numbers(span, place)
         first = span.end - rows.size  # position of the first row
-        for block in range(span.position // ratio, span.end // ratio):
-            start = block * ratio
-            own = rows[start - first : start - first + ratio]
-            if ratio == 4:  # entries overlap
-                before = rows[start - first - ratio : start - first] if block else np.full(ratio, NO_ROW)
-                own = np.concatenate([before, own])
-            blocks.append(own)
-            positions.append(start)
+        starts = np.arange(span.position // ratio, span.end // ratio) * ratio
+        tokens = starts[:, None] + np.arange(-ratio if ratio == 4 else 0, ratio)  # entries of ratio 4 overlap
+        found.append(np.where(tokens < 0, NO_ROW, rows[np.maximum(tokens - first, 0)]))
+        positions.append(starts)
         stay = rows[max(0, needed_from(max(0, span.end - span.state.draft), ratio) - first) :]
         kept.append(Place(new, new + stay.size) if stay.size else None)
         sources.append(stay)
         new += stay.size
     phases = mx.array((batch.positions % ratio).astype(np.int32))
     kept_sources = _padded(sources, _BLOCK_ROWS[ratio] * len(batch.spans))
-    if not blocks:
+    blocks = np.concatenate(found).astype(np.int32)
+    if not blocks.size:
         return Pooling(phases, kept_sources, None, None, None), kept
     again = [*range(len(blocks)), *[-1] * (len(batch.positions) - len(blocks))]
-    blocks_array = mx.array(np.stack(blocks).astype(np.int32)[again])
-    table = rope.table(np.array(positions, dtype=np.int64)[again])
-    return Pooling(phases, kept_sources, blocks_array, table, mx.array(batch.row_numbers(ratio)[again])), kept
+    table, belong = rope.table(np.concatenate(positions)[again]), mx.array(batch.row_numbers(ratio)[again])
+    return Pooling(phases, kept_sources, mx.array(blocks[again]), table, belong), kept
 
 
 def needed_from(position: int, ratio: int) -> int:

@@ -6,6 +6,7 @@ Parts, all of them if none is named:
     dense      MXFP8 matrices times M rows: MLX's quantized_matmul against decoding and multiplying (`DECODE_ROWS`)
     float32    the router's and the compressors' products, whose factors must not be rounded
     streams    hyper-connections: kernels against plain operations
+    index      scores of many queries and the best of them, at 12 k and 64 k tokens of context
     experts    what routing, planning and adding up cost beside the experts' products
 
 Each prints a Markdown table. Calls rotate over several matrices and are queued before the clock is read.
@@ -18,11 +19,15 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import mlx.core as mx
+from bench_attention import packed_index
 from bench_experts import timed
 
 from ds4_mlx.engine.synthetic import config_of
 from ds4_mlx.kernels import runs_kernels
 from ds4_mlx.kernels.expert_plan import plan
+from ds4_mlx.kernels.index_rows import best_entries
+from ds4_mlx.kernels.index_tiles import INDEX_TILES
+from ds4_mlx.kernels.index_twins import PER_PAGE
 from ds4_mlx.kernels.route import scored_kernel
 from ds4_mlx.kernels.stream_many import MANY_EXPERT_RETURN, MANY_RETURN, MANY_SUMS
 from ds4_mlx.kernels.stream_rows import enter_kernel
@@ -173,10 +178,33 @@ def experts_table(rows: list[int]) -> None:
         print(f"| {t} | route | {route * 1e6:.0f} |\n| {t} | plan | {planned * 1e6:.0f} |", flush=True)
 
 
+def index_table(rows: list[int]) -> None:
+    """The indexer, behind its matrices."""
+    print("\n| T | context | index_tiles us | TFLOP/s | best_entries us |\n|---|---|---|---|---|")
+    for t in rows:
+        index, weights = normal(t, 64, 128), normal(t, 64)
+        for context in (12_288, 65_536):
+            pages = -(-context // 32_768) * 256
+            parts = [packed_index(pages * PER_PAGE) for _ in range(COPIES)]
+            table = mx.arange(pages, dtype=mx.uint32)[None]
+            ends = mx.arange(context - t + 1, context + 1, dtype=mx.uint32)
+            zeros = mx.zeros(t, dtype=mx.uint32)
+            queries = mx.stack([zeros, zeros, zeros, ends], axis=1)
+            mx.eval(index, weights, parts, table, queries)
+            inputs = index, weights, queries, table
+            (scores,) = INDEX_TILES(*inputs, *parts[0])
+            mx.eval(scores)
+            each = per_call(lambda i, inputs=inputs, parts=parts: INDEX_TILES(*inputs, *parts[i % COPIES]))
+            best = per_call(lambda _, scores=scores, queries=queries: [best_entries(scores, queries, 512)])
+            rate = 2 * t * 64 * 128 * (context // 4) / each / 1e12
+            print(f"| {t} | {context} | {each * 1e6:.0f} | {rate:.0f} | {best * 1e6:.0f} |", flush=True)
+
+
 PARTS: dict[str, Callable[[list[int]], None]] = {
     "dense": dense_table,
     "float32": float32_table,
     "streams": streams_table,
+    "index": index_table,
     "experts": experts_table,
 }
 _ROWS = {"dense": [8, 32, 128, 512, 2048, 4096], "float32": [128, 2048]}
