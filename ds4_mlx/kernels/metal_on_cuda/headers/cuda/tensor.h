@@ -119,4 +119,24 @@ MSL_FN void add_shares(simdgroup_matrix<float>* sums, const Shares<half, 16>& sh
   }
 }
 
+// for: permute_bytes
+// Byte i of the result is the one of (low, high) that bits 4 i to 4 i + 2 of `chosen` number; bit 4 i + 3 is zero.
+MSL_FN uint permute_bytes(uint low, uint high, uint chosen) {
+  uint bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(chosen));
+  return bytes;
+}
+
+// for: multiply_columns
+// sums += left * right: 16 rows of 16 columns, of which a lane has four pairs; 8 columns, of which it has two.
+template <bool HALF> MSL_FN void multiply_columns(float* sums, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) {
+  if (HALF) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  }
+}
+
 } // namespace metal
