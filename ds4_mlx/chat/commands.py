@@ -232,7 +232,8 @@ def _stats(conversation: Conversation, argument: str) -> Reply:
     totals, session, model = conversation.totals, conversation.session, conversation.model
     lines = [
         f"model    {model.checkpoint.path.name}, {model.checkpoint.profile}, {size(model.checkpoint.memory_bytes())}",
-        f"session  {conversation.label}: {session.position:,} of {conversation.limit:,} tokens, {size(session.nbytes)} in memory",
+        f"session  {conversation.label}: {session.position:,} of {conversation.limit:,} tokens, "
+        f"{size(session.nbytes)} in memory",
         f"so far   {totals.answers} answers: {totals.read:,} tokens read, {totals.cached:,} cached, "
         f"{totals.generated:,} written in {totals.seconds:.1f} s",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
@@ -55,7 +56,7 @@ def split_finished(text: str) -> tuple[list[str], str]:
     """The blocks (paragraphs, lists, code) that no further text can change, and the rest: the block being written."""
     starts = [token.map[0] for token in _PARSER.parse(text) if _is_block(token) and token.map]
     lines = text.splitlines(keepends=True)
-    blocks = ["".join(lines[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+    blocks = ["".join(lines[a:b]) for a, b in pairwise(starts)]
     return blocks, "".join(lines[starts[-1] :]) if starts else text
 
 

@@ -70,7 +70,7 @@ class _View:
         self._kind = ""
 
     def show(self, event: Event) -> None:
-        if self._dumb and event.kind != self._kind and event.kind != "done":
+        if self._dumb and event.kind not in (self._kind, "done"):
             if event.kind == "reasoning":
                 note("(thinking)")
             elif self._kind == "reasoning":

@@ -11,7 +11,7 @@ from ds4_mlx.errors import UserError
 
 
 def write(conversation: Conversation, path: Path) -> None:
-    """Writes FILE.md or FILE.json. Raises `UserError` for another ending, a file that exists, or one it cannot write."""
+    """Writes FILE.md or FILE.json. Raises `UserError` for another ending, a file that exists, or no way to write."""
     if path.suffix not in (".md", ".json"):
         raise UserError("Name a file that ends in .md or .json: /export FILE.md")
     if not conversation.messages:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _SAMPLING, _SESSION = "Sampling", "Session"
 HELP = (
     "Chat with a model. /help inside lists the commands.\n\n"
-    "On a terminal: several lines, @FILE, Markdown, folded reasoning. In a pipe every line is a message, and so are the "
-    'lines between """ and """; answers go to standard output.'
+    "On a terminal: several lines, @FILE, Markdown, folded reasoning. In a pipe every line is a message, and so are "
+    'the lines between """ and """; answers go to standard output.'
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 from mlx import nn
@@ -28,6 +28,8 @@ from ds4_mlx.model.hyper_connections import (
 from ds4_mlx.model.linear import LinearFloat32, Numerics, QuantizedLinear, RMSNorm, Weight, few_by_kernels
 from ds4_mlx.model.moe import MoE
 from ds4_mlx.model.rope import Rope
+
+AfterLayer = Callable[[int, mx.array], mx.array]  # (layer, streams [T, N, D] after it) -> the streams that go on
 
 
 class Block(nn.Module):
@@ -66,11 +68,18 @@ class Block(nn.Module):
         return self.ffn.step(x, batch.ids, streams.h, mix, following)
 
 
-def run_blocks(blocks: Sequence[Block], h: mx.array, batch: Batch, last: HyperConnectionWeights) -> mx.array:
-    """h [T, N, D] through all blocks; `last` is the site after them."""
-    if not few_by_kernels(h[:, 0]) or not all(block.has_step() for block in blocks):
+def run_blocks(
+    blocks: Sequence[Block], h: mx.array, batch: Batch, last: HyperConnectionWeights, after: AfterLayer | None = None
+) -> mx.array:
+    """h [T, N, D] through all blocks; `last` is the site after them.
+
+    What `after` may change is between two layers: there the kernels, which join a layer's end with the next one's
+    beginning, cannot be used.
+    """
+    if after is not None or not few_by_kernels(h[:, 0]) or not all(block.has_step() for block in blocks):
         for layer, block in enumerate(blocks):
             h = block(h, batch, layer)
+            h = h if after is None else after(layer, h)
         return h
     sites = [site(block, "attn") for block in blocks]
     streams = streams_for(h, sites[0])
@@ -130,11 +139,14 @@ class Transformer(nn.Module):
         """ids [T] -> [T, D] in the activations' dtype."""
         return self.embed.weight[ids].astype(self._numerics.dtype)
 
-    def __call__(self, batch: Batch) -> mx.array:
-        """Runs the flat tokens through all layers -> the last streams [T, N, D]. Advances every span's sequence."""
+    def __call__(self, batch: Batch, after: AfterLayer | None = None) -> mx.array:
+        """Runs the flat tokens through all layers -> the last streams [T, N, D]. Advances every span's sequence.
+
+        after: sees, and may change, the streams behind every layer.
+        """
         x = self.embedding(batch.ids)
         h = mx.repeat(x[:, None], self._config.hc_mult, axis=1)
-        h = run_blocks(self.layers, h, batch, head_site(self))
+        h = run_blocks(self.layers, h, batch, head_site(self), after)
         batch.advance()
         return h
 
