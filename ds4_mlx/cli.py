@@ -40,16 +40,16 @@ _PROMPT, _SAMPLING, _OUTPUT, _SESSION = "Prompt", "Sampling", "Output", "Session
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from ds4_mlx import __version__
+        from ds4_mlx.commands.version import lines
 
-        typer.echo(f"ds4-mlx {__version__}")
+        typer.echo("\n".join(lines()))
         raise typer.Exit()
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and backend, and exit.")
     ] = False,
 ) -> None:
     pass

@@ -5,10 +5,12 @@ Finished blocks are printed for good; only the block being written, and a line o
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -66,11 +68,40 @@ class LiveAnswer:
         self._begin = self._reasoning_began = time.perf_counter()
         self._reasoning_tokens = 0
         self._figures = ""
+        self._drawing = self._interrupted = False
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C comes between two drawings: one that breaks off would leave half of itself on the screen."""
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if not self._drawing:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Around a drawing."""
+        self._drawing = True
+        try:
+            yield
+        finally:
+            self._drawing = False
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
 
     def start(self) -> None:
         """Something is on the screen from the first moment."""
-        self._live.start()
-        self._live.update(Text("reading the prompt", style="dim"), refresh=True)
+        with self._whole():
+            self._live.start()
+            self._live.update(Text("reading the prompt", style="dim"), refresh=True)
 
     def on_prefill(self, done: int, total: int) -> None:
         """A bar: tokens read, rate, time left."""
@@ -78,14 +109,16 @@ class LiveAnswer:
         figures = f"{done:,}/{total:,}  {rate:,.0f} t/s  {_duration((total - done) / rate)} left"
         row = Table.grid(padding=(0, 1))
         row.add_row("[dim]reading the prompt", ProgressBar(total, done, width=16), f"[dim]{figures}")
-        self._live.update(row, refresh=True)
+        with self._whole():
+            self._live.update(row, refresh=True)
 
     def show(self, event: Event) -> None:
         """One event."""
         if event.kind == "done":
             return
         if event.kind != self._kind:
-            self._close_part()
+            with self._whole():
+                self._close_part()
             self._kind, self._reasoning_began = event.kind, time.perf_counter()
         text = event.text
         if event.kind == "tool_call" and event.tool_call:
@@ -95,10 +128,12 @@ class LiveAnswer:
             self._reasoning_tokens += len(event.tokens)
         self._figures = f"{event.stats.generated_tokens:,} tokens  {event.stats.decode_tps:.1f} t/s  Ctrl-C stops"
         if time.perf_counter() - self._drawn >= _REFRESH:
-            self._draw()
+            with self._whole():
+                self._draw()
 
     def end(self) -> None:
-        """What was drawn becomes lines for good."""
+        """What was drawn becomes lines for good. A Ctrl-C now has nothing left to stop."""
+        self._drawing = True
         self._close_part()
         self._live.stop()
 
@@ -177,12 +212,13 @@ class TerminalScreen:
         """A blank line, the answer, a blank line."""
         self._console.print()
         view = LiveAnswer(self._console, folded)
-        try:
-            view.start()
-            yield view
-        finally:
-            view.end()
-            self._console.print()
+        with view.interruptible():
+            try:
+                view.start()
+                yield view
+            finally:
+                view.end()
+                self._console.print()
 
     def ended(self, conversation: Conversation) -> None:
         """Only what is out of the ordinary; the status line has the figures."""

@@ -1,12 +1,13 @@
 """Answers on a screen, drawn into a console that is none."""
 
 import io
+import signal
 
 import pytest
 from rich.console import Console
 
 from ds4_mlx.chat.markdown import AnswerMarkdown, split_finished
-from ds4_mlx.chat.screen import TerminalScreen
+from ds4_mlx.chat.screen import LiveAnswer, TerminalScreen
 from ds4_mlx.engine.generation import Event
 from ds4_mlx.engine.stats import Token
 
@@ -96,6 +97,21 @@ def test_prefill_shows_rate_and_time_left() -> None:
     assert "10/1,000" in out.file.getvalue()
     assert "t/s" in out.file.getvalue()
     assert "left" in out.file.getvalue()
+
+
+def test_ctrl_c_comes_between_two_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = console(force_terminal=True)
+    drawn = []
+
+    def draw(view: LiveAnswer) -> None:
+        signal.raise_signal(signal.SIGINT)
+        drawn.append(view)
+
+    monkeypatch.setattr(LiveAnswer, "_draw", draw)
+    with pytest.raises(KeyboardInterrupt), TerminalScreen(out).answer(True) as view:
+        view.show(Event("content", "Hi"))
+    assert drawn
+    assert out.file.getvalue().count("Hi") == 1
 
 
 def test_an_earlier_exchange_is_shown_with_what_was_typed() -> None:

@@ -28,15 +28,17 @@ def test_a_conversation_on_a_terminal(tmp_path: Path) -> None:
         assert "= 42" in terminal.seen()
         terminal.send("/save sum\r")
         terminal.wait_for("saved as")
+        terminal.wait_for("no thinking · sum")  # the next prompt
         terminal.send("\x04")
         assert terminal.wait() == 0
         assert "ds4-mlx chat --session sum goes on" in terminal.seen()
     with PseudoTerminal([*CHAT, "--resume"], NO_COLOR="1", **home) as terminal:
         terminal.wait_for("(sum): 2 messages")
-        terminal.wait_for("0/32,768 tokens")
+        terminal.wait_for("24/32,768 tokens")
         assert "= 42" in terminal.seen()
         terminal.send("/undo\r")
         terminal.wait_for("undone: /load")
+        terminal.wait_for("no thinking · new")
         terminal.send("\x04")
         assert terminal.wait() == 0
         assert b"\x1b[3" not in terminal.raw.replace(b"\x1b[39m", b"").replace(b"\x1b[3m", b"")  # no colour
@@ -51,6 +53,7 @@ def test_ctrl_c_while_the_answer_comes(tmp_path: Path) -> None:
         terminal.wait_for("(stopped)")
         terminal.send("/stats\r")
         terminal.wait_for("1 answers")
+        terminal.wait_for("no thinking")
         terminal.send("\x04")
         assert terminal.wait() == 0
 
