@@ -14,7 +14,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ds4_mlx.commands.options import KvDir, Model
+from ds4_mlx.commands.chat_app import HELP as CHAT_HELP
+from ds4_mlx.commands.chat_app import chat
+from ds4_mlx.commands.options import Effort, KvDir, Model
 from ds4_mlx.commands.serve_app import serve
 from ds4_mlx.commands.sessions_app import app as sessions_app
 from ds4_mlx.errors import UserError
@@ -30,31 +32,24 @@ app.command(
     help="Serve the model over HTTP: OpenAI's chat completions, completions and responses, Anthropic's messages.\n\n"
     "Listens on this machine only, unless told otherwise. Ctrl-C or SIGTERM lets answers end and saves sessions."
 )(serve)
+app.command(help=CHAT_HELP)(chat)
 
 ModelPath = Annotated[Path, typer.Argument(metavar="PATH", help="A model folder.")]
 _PROMPT, _SAMPLING, _OUTPUT, _SESSION = "Prompt", "Sampling", "Output", "Session"
 
 
-class Effort(str, Enum):
-    """The reasoning efforts that prompts know (spec 15.7)."""
-
-    LOW = "low"
-    HIGH = "high"
-    MAX = "max"
-
-
 def _version(wanted: bool) -> None:
     if wanted:
-        from ds4_mlx import __version__
+        from ds4_mlx.commands.version import lines
 
-        typer.echo(f"ds4-mlx {__version__}")
+        typer.echo("\n".join(lines()))
         raise typer.Exit()
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and backend, and exit.")
     ] = False,
 ) -> None:
     pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -27,6 +27,7 @@ from ds4_mlx.engine.hub import find_model
 from ds4_mlx.engine.memory import check_fits, total_memory
 from ds4_mlx.engine.saving import SavePolicy, check_mark, mark_of
 from ds4_mlx.engine.session import Session, TokenIds
+from ds4_mlx.engine.steering import Steering
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch, Numerics, Transformer
 from ds4_mlx.model.linear import store_as
@@ -111,6 +112,7 @@ class LanguageModel:
         self.cache = PagedCache(pool, cache_bytes)
         self.store = store or SessionStore()
         self.saving = SavePolicy()
+        self.steering: Steering | None = None  # set by `steered`
 
     @property
     def network(self) -> Transformer:
@@ -254,7 +256,7 @@ class LanguageModel:
         before, pages = [session.sequence.mark() for session in sessions], pool.snapshot()
         try:
             batch = Batch.of([(session.state, ids) for session, ids in checked])
-            h = self.network(batch)
+            h = self.network(batch, self.steering)
             # The output matrix is wide: apply it only to the rows somebody asked for.
             rows = [span.stop - 1 for span in batch.spans]
             flat = self.network.logits(h[mx.array(rows)] if last_only else h)
@@ -282,6 +284,31 @@ class LanguageModel:
         if with_streams:
             return [(logit, h[span.rows]) for logit, span in zip(logits, batch.spans, strict=True)]
         return logits
+
+    def streams(self, token_ids: TokenIds) -> mx.array:
+        """The streams after every layer, for tokens that stand alone: [layers, n, hc_mult, hidden_size] in the
+        activations' dtype. Nothing is kept: neither a session nor the cache learns of them.
+        """
+        seen: list[mx.array] = []
+
+        def note(layer: int, h: mx.array) -> mx.array:
+            seen.append(h if self.steering is None else self.steering(layer, h))
+            return seen[-1]
+
+        self.network(Batch.of([(self.new_state(), self.check_ids(token_ids))]), note)
+        return mx.stack(seen)
+
+    def steered(self, additions: Mapping[int, mx.array]) -> LanguageModel:
+        """This model with something added to its streams: layer -> [hidden_size] (to all of them) or [hc_mult,
+        hidden_size], behind that layer and at every token.
+
+        It shares the weights; its cache is its own, and so are sessions on disk, for what it remembers is not what this
+        one would. Raises `UserError` for a layer or a shape that is not there.
+        """
+        twin = LanguageModel(self.checkpoint, self.tokenizer, self.numerics, self.cache.budget, self.store)
+        twin._network = self.network
+        twin.steering = Steering(additions, self.config)
+        return twin
 
     def mtp_logits(
         self, h: mx.array, token_ids: TokenIds, *, state: SequenceState | None = None, block: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 from mlx import nn
@@ -31,6 +31,8 @@ from ds4_mlx.model.linear import LinearFloat32, Numerics, QuantizedLinear, RMSNo
 from ds4_mlx.model.moe import MoE
 from ds4_mlx.model.rope import Rope
 from ds4_mlx.model.step import LayerArrays, Step, StepArrays, is_step
+
+AfterLayer = Callable[[int, mx.array], mx.array]  # (layer, streams [T, N, D] after it) -> the streams that go on
 
 
 class Block(nn.Module):
@@ -108,11 +110,18 @@ class BlockStack:
 
         self._steps = mx.compile(steps)
 
-    def __call__(self, h: mx.array, batch: Batch, last: HyperConnectionWeights) -> mx.array:
-        """h [T, N, D] through all blocks; `last` is the site after them. The sequences of the batch remember it."""
-        if not is_step(batch, self._config):
+    def __call__(
+        self, h: mx.array, batch: Batch, last: HyperConnectionWeights, after: AfterLayer | None = None
+    ) -> mx.array:
+        """h [T, N, D] through all blocks; `last` is the site after them. The sequences of the batch remember it.
+
+        What `after` may change is between two layers: there the kernels, which join a layer's end with the next one's
+        beginning, cannot be used.
+        """
+        if after is not None or not is_step(batch, self._config):
             for layer, block in enumerate(self._blocks):
                 h = block(h, batch, layer)
+                h = h if after is None else after(layer, h)
             return h
         step = Step.of(batch, self._config, self._plain, self._yarn)
         h, layers = self._steps(h, step.arrays, step.layers, last)
@@ -195,11 +204,14 @@ class Transformer(nn.Module):
         """ids [T] -> [T, D] in the activations' dtype."""
         return self.embed.weight[ids].astype(self._numerics.dtype)
 
-    def __call__(self, batch: Batch) -> mx.array:
-        """Runs the flat tokens through all layers -> the last streams [T, N, D]. Advances every span's sequence."""
+    def __call__(self, batch: Batch, after: AfterLayer | None = None) -> mx.array:
+        """Runs the flat tokens through all layers -> the last streams [T, N, D]. Advances every span's sequence.
+
+        after: sees, and may change, the streams behind every layer.
+        """
         x = self.embedding(batch.ids)
         h = mx.repeat(x[:, None], self._config.hc_mult, axis=1)
-        h = self._stack(h, batch, head_site(self))
+        h = self._stack(h, batch, head_site(self), after)
         batch.advance()
         return h
 
