@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, enter_kernel
 from ds4_mlx.kernels.stream_twins import Mix, collapse, split_mixes, write_back
 from ds4_mlx.model.linear import RMSNorm
@@ -111,4 +112,4 @@ def leave(streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, conf
 @cache
 def constant(value: float) -> mx.array:
     """float32 [], made once."""
-    return mx.array(value)
+    return scalar(value)
