@@ -25,17 +25,17 @@ from ds4_mlx.kernels.vectors_text import LOAD_8
 _SIMDGROUPS = 8  # per threadgroup
 ROWS = 2  # per simdgroup
 
-Variant = Callable[[int, bool], tuple[int, int]]  # tokens, normed -> rows of a simdgroup, AHEAD
+Variant = Callable[[int, bool, bool], tuple[int, int]]  # tokens, normed, grouped -> rows of a simdgroup, AHEAD
 
 
-def chosen(tokens: int, normed: bool) -> tuple[int, int]:
+def chosen(tokens: int, normed: bool, grouped: bool) -> tuple[int, int]:
     """Rows and AHEAD: 4 KB of weights a simdgroup for one token. More tokens need the registers for their sums.
 
     A short row that is normed is asked for as a whole, and four of them share the norm.
     """
     if normed:
         return (4, 2) if tokens <= 2 else (2, 2)
-    return (ROWS, 4) if tokens <= 2 else (ROWS, 2)
+    return (ROWS, 4) if tokens <= 2 and not grouped else (ROWS, 2)
 
 
 # Numbers are normed where they are read, rounded as the norm's result would be.
@@ -171,7 +171,7 @@ def _text(jobs: tuple[Job, ...], grouped: bool, normed: bool) -> KernelText:
 def _launch(jobs: tuple[Job, ...], groups: int, normed: bool, variant: Variant, *inputs: mx.array) -> Launch:
     x = inputs[0]
     tokens = x.shape[0]
-    rows_each, ahead = variant(tokens, normed)
+    rows_each, ahead = variant(tokens, normed, groups > 1)
     template: list[tuple[str, TemplateValue]] = [("T", x.dtype), ("K", x.shape[1] // groups), ("TOKENS", tokens)]
     template += [("ROWS", rows_each), ("AHEAD", ahead), ("SIMDGROUPS", _SIMDGROUPS), ("GROUPS", groups)]
     template += [("W", inputs[1].dtype)] if normed else []

@@ -236,7 +236,7 @@ def _dense_return_launch(
     ahead: int | None, u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array
 ) -> Launch:
     launch = return_launch(h, fn)
-    ahead = ahead or (4 if u.shape[0] <= 2 else 2)
+    ahead = ahead or 2
     return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS), ("AHEAD", ahead)])
 
 

@@ -13,6 +13,7 @@ from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.index_twins import choose_entries, index_scores
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.indexer import Indexer, IndexQueries
@@ -33,7 +34,7 @@ class Attention(nn.Module):
         super().__init__()
         heads, dim = config.num_attention_heads, config.head_dim
         self._config, self._ratio, self._rope = config, ratio, rope
-        self._eps = mx.array(config.rms_norm_eps)
+        self._eps = scalar(config.rms_norm_eps)
         self.attn_sink = mx.zeros((heads,))
         self.wq_a = QuantizedLinear(config.hidden_size, config.q_lora_rank, numerics)
         self.q_norm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)

@@ -11,6 +11,7 @@ from mlx import nn
 
 from ds4_mlx.cache import Rows
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, Kind, pool_kernel
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.linear import LinearFloat32, RMSNorm
@@ -42,7 +43,7 @@ class Compressor(nn.Module):
         self.wgate = LinearFloat32(config.hidden_size, channels)
         self.ape = mx.zeros((ratio, channels))
         self.norm = RMSNorm(dim, config.rms_norm_eps)
-        self._eps = mx.array(config.rms_norm_eps)
+        self._eps = scalar(config.rms_norm_eps)
 
     def project(self, x: mx.array, batch: Batch) -> Projections:
         """x [T, D] -> the projections of every token."""

@@ -11,6 +11,7 @@ from ds4_mlx.kernels.expert_plan import plan
 from ds4_mlx.kernels.expert_rows import MOST_TOKENS, down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.expert_twins import expert_products, swiglu
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.runs import FORMATS, lookup
 from ds4_mlx.model.linear import Matrix, Numerics, matmul_dtype
 from ds4_mlx.quant.simulate import simulate_activation
@@ -32,7 +33,7 @@ class Experts(nn.Module):
         self.w2 = Matrix((count, width, inner), "mxfp4")
         self.w3 = Matrix((count, inner, width), "mxfp4")
         self._count = count
-        self._limit = mx.array(float(config.swiglu_limit))
+        self._limit = scalar(config.swiglu_limit)
         self._simulate_activations = numerics.simulate_activations
 
     def __call__(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:

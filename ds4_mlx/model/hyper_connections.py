@@ -10,6 +10,7 @@ from mlx import nn
 
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.expert_rows import MOST_TOKENS
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.stream_many import MANY_SUMS
 from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, enter_kernel
 from ds4_mlx.kernels.stream_twins import Mix, collapse, split_mixes, write_back
@@ -114,4 +115,4 @@ def leave(streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, conf
 @cache
 def constant(value: float) -> mx.array:
     """float32 [], made once."""
-    return mx.array(value)
+    return scalar(value)

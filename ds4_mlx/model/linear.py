@@ -16,6 +16,7 @@ from ds4_mlx.kernels.dense_rows import ROWS, dense_kernel
 from ds4_mlx.kernels.dense_text import STORAGES
 from ds4_mlx.kernels.dense_twins import FLOATS, Job, rms_norm
 from ds4_mlx.kernels.expert_rows import MOST_TOKENS
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.quant.formats import get_format
 from ds4_mlx.quant.simulate import simulate_activation
 
@@ -352,7 +353,7 @@ class RMSNorm(Weight):
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__(dim)
-        self._eps = mx.array(eps)
+        self._eps = scalar(eps)
 
     @property
     def eps(self) -> mx.array:

@@ -11,6 +11,7 @@ from ds4_mlx.kernels.dense_rows import dense_kernel
 from ds4_mlx.kernels.dense_twins import FLOATS, Job
 from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_twins import swiglu
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.route import HASHED, best_experts, scored_kernel, scores_of, weights_of
 from ds4_mlx.kernels.stream_many import MANY_EXPERT_RETURN
 from ds4_mlx.model.experts import Experts
@@ -28,7 +29,7 @@ class Gate(Weight):
     def __init__(self, config: ModelConfig, *, hashed: bool) -> None:
         super().__init__(config.n_routed_experts, config.hidden_size)
         self._topk = config.num_experts_per_tok
-        self._scale = mx.array(config.routed_scaling_factor)
+        self._scale = scalar(config.routed_scaling_factor)
         if hashed:
             self.tid2eid = mx.zeros((config.vocab_size, config.num_experts_per_tok), dtype=mx.int32)
         else:

@@ -26,6 +26,7 @@ from ds4_mlx.kernels.dense_rows import dense_kernel
 from ds4_mlx.kernels.dense_twins import Job
 from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.index_rows import INDEX_SCORES
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS
 from ds4_mlx.kernels.runs import lookup
 from ds4_mlx.kernels.stream_rows import SITE_SUMS, dense_return_kernel, enter_kernel
@@ -49,9 +50,9 @@ VARIANT: tuple[int, int] | None = None  # rows of a simdgroup and units ahead; N
 
 
 @cache
-def fixed(rows: int, ahead: int) -> Callable[[int, bool], tuple[int, int]]:
+def fixed(rows: int, ahead: int) -> Callable[[int, bool, bool], tuple[int, int]]:
     """These, whatever the call."""
-    return lambda tokens, normed: (rows, ahead)
+    return lambda tokens, normed, grouped: (rows, ahead)
 
 
 def normal(*shape: int, dtype: mx.Dtype = mx.bfloat16) -> mx.array:
@@ -91,8 +92,8 @@ def dense(
     """A launch of dense matrices: jobs with their rows."""
     given = {} if VARIANT is None else {"variant": fixed(*VARIANT)}
     before = [normal(tokens, groups * width)]
-    before += [normal(width), mx.array(1e-6)] if normed else []
-    before += [mx.array(10.0)] if any(job == SWIGLU for job, _ in jobs) else []
+    before += [normal(width), scalar(1e-6)] if normed else []
+    before += [scalar(10.0)] if any(job == SWIGLU for job, _ in jobs) else []
     kernel = dense_kernel(tuple(job for job, _ in jobs), groups=groups, normed=normed, **given)
     return rotating(name, kernel, before, lambda: [a for job, rows in jobs for a in matrix(job, rows, width)])
 
@@ -131,7 +132,7 @@ def enter(tokens: int) -> Timed:
     h, fn = normal(tokens, STREAMS, D), normal(24, STREAMS * D, dtype=mx.float32)
     with mx.stream(mx.cpu):
         sums = SITE_SUMS.twin(h, fn * (STREAMS * D) ** -0.5)
-    rest = [normal(24, dtype=mx.float32), normal(3, dtype=mx.float32), normal(D), mx.array(1e-6), mx.array(1e-6)]
+    rest = [normal(24, dtype=mx.float32), normal(3, dtype=mx.float32), normal(D), scalar(1e-6), scalar(1e-6)]
     return rotating("enter", enter_kernel(20), [h, *sums, *rest], list)
 
 
