@@ -1,4 +1,4 @@
-"""An agent in 40 lines: it lists and reads files of a folder until it can answer. python agent.py [FOLDER] [QUESTION]"""
+"""An agent in 40 lines: lists and reads files until it can answer. python agent.py [MODEL [QUESTION]]"""
 
 import json
 import sys

@@ -50,6 +50,7 @@ def test_versions_agree() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_wheel_runs_in_an_environment_of_its_own(tmp_path: Path) -> None:
     """Catches what is missing in the wheel: packages, data, dependencies. Needs the package index."""
 
