@@ -221,7 +221,8 @@ def run(
     if csv_file is not None:
         write_csv(csv_file, rows)
     if json_file is not None:
-        json_file.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows], "suffixes": messages}, indent=2) + "\n")
+        written = {**facts, "rows": [asdict(row) for row in rows], "suffixes": messages}
+        json_file.write_text(json.dumps(written, indent=2) + "\n")
     if plot is not None:
         draw(plot, {str(facts["model"]): rows, **earlier})
 

@@ -62,7 +62,9 @@ _SCORES = """
 
     float ahead[CHUNKS][8];
     #pragma unroll
-    for (uint c = 0; c < CHUNKS; c++) { read_query<HEADS, WIDTH>(index, token0, c * THREADS + thread_number, ahead[c]); }
+    for (uint c = 0; c < CHUNKS; c++) {
+      read_query<HEADS, WIDTH>(index, token0, c * THREADS + thread_number, ahead[c]);
+    }
     Left32<half> keys[BLOCKS][WIDTH / 32];
     uint sequence = 0xffffffffu;  // whose keys they are
     for (uint token = token0; token < stop; token++) {
