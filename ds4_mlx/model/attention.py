@@ -11,6 +11,7 @@ from mlx import nn
 from ds4_mlx.cache import Rows, RowsOf
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attend_tiles import attend_tiles_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.index_twins import choose_entries, index_scores
 from ds4_mlx.model.batch import Batch, Span
@@ -18,7 +19,7 @@ from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.indexer import Indexer, IndexQueries
 from ds4_mlx.model.linear import GroupedLinear, Numerics, Projection, QuantizedLinear, RMSNorm, products, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
-from ds4_mlx.model.step import Windows, is_step, joint
+from ds4_mlx.model.step import Windows, is_step, joint, takes_tiles
 
 # Queries attended at once: this many, or fewer where one float32 score per head and entry would pass the bound.
 # Evaluation holds a few arrays of that size.
@@ -53,7 +54,8 @@ class Attention(nn.Module):
 
     def inner(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """All but the last matrix: x [T, D] -> [T, groups * o_lora_rank]."""
-        o = (self._step if is_step(batch, self._config) else self._plain)(x, batch, layer)  # [T, H, d]
+        tiles = self._tiles if takes_tiles(batch, self._config) else self._plain
+        o = (self._step if is_step(batch, self._config) else tiles)(x, batch, layer)  # [T, H, d]
         return self.wo_a(mx.unflatten(o.flatten(1), -1, (self._config.o_groups, -1)))
 
     def _step(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
@@ -108,6 +110,47 @@ class Attention(nn.Module):
         """[T, H * d] -> [T, H, d]."""
         return mx.unflatten(q, -1, (self._config.num_attention_heads, self._config.head_dim))
 
+    def _tiles(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
+        """Many tokens by kernels where queries, windows and scores are concerned, the tokens of all sequences in one
+        launch each; compressors by plain operations. Nothing waits for the GPU.
+        """
+        pool, pages, index = batch.pool, batch.pool.entries[layer], batch.pool.index_entries[layer]
+        states = [span.state.layers[layer] for span in batch.spans]
+        old, held = joint([state.window for state in states], [(part.width, part.dtype) for part in pool.kv.parts])
+        windows = batch.shared(("windows", *held), lambda: Windows.of(batch, held, self._config.sliding_window))
+        table = batch.table(self._rope)
+        choosing = index is not None and max(span.end for span in batch.spans) // 4 > self._config.index_topk
+        qr = self.q_norm(self.wq_a(x))
+        index_queries = [self.indexer.heads(self.indexer.wq_b(qr))] if choosing else []
+        q, *rows = attention_rows_kernel(indexed=choosing)(
+            self._heads(self.wq_b(qr)),
+            self.wkv(x),
+            self.kv_norm.weight,
+            *table,
+            self._eps,
+            windows.sources,
+            *old,
+            *index_queries,
+        )
+        window, index_queries = rows[:3], rows[3:]
+        for span, state, kept in zip(batch.spans, states, windows.kept, strict=True):
+            # Alone: the window of this call is as long as the call.
+            span.state.layers[layer] = replace(state, window=Rows(tuple(window), *kept).alone())
+        # All sequences write before one reads, as in the plain path.
+        if self._ratio:
+            self._store_entries(self.compressor.project(x, batch), batch, layer, x.dtype)
+        if self._ratio == 4:
+            self.indexer.extend(self.indexer.compressor.project(x, batch), batch, layer, x.dtype)
+        chosen = windows.pages  # not looked at, unless it becomes a choice
+        if choosing and index is not None:
+            weights = self.indexer.weights_proj(x)
+            chosen = self.indexer.choose(weights, index_queries[0], windows, index.arrays, self._config.index_topk)
+        entries = pages.arrays if pages is not None else window  # the latter not looked at
+        (o,) = attend_tiles_kernel(self._ratio, choosing=choosing)(
+            q, windows.queries, windows.pages, chosen, self.attn_sink, *table, *window, *entries
+        )
+        return o
+
     def _plain(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """Any number of tokens by plain operations, one sequence after the other."""
         config, table = self._config, batch.table(self._rope)
@@ -120,7 +163,7 @@ class Attention(nn.Module):
             self._store_entries(self.compressor.project(x, batch), batch, layer, kv.dtype)
         index = self.indexer.prepare(x, qr, batch) if self._ratio == 4 else None
         if index is not None:
-            self.indexer.extend(index, batch, layer)
+            self.indexer.extend(index.projections, batch, layer, x.dtype)
         outputs = [
             self._attend(q, window, index, batch, span, layer)
             for window, span in zip(windows, batch.spans, strict=True)

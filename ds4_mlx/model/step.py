@@ -1,4 +1,4 @@
-"""A call of few tokens as the kernels of attention see it: which rows are whose, in arrays that all layers share.
+"""A call as the kernels of attention see it: which rows are whose, in arrays that all layers share.
 
 Where the plain path walks over sequences, these kernels take the tokens of all of them in one launch. Old rows of all
 sequences lie one after the other; row numbers from 0 up name them, -1 - t names the row of token t of the call.
@@ -32,8 +32,17 @@ def is_step(batch: Batch, config: ModelConfig) -> bool:
     """Whether the kernels of attention take this call: few tokens, packed rows, a GPU. Rows of odd widths, which no
     released model has, stay with the plain operations.
     """
+    return _by_kernels(batch, config) and len(batch.positions) <= MOST_TOKENS
+
+
+def takes_tiles(batch: Batch, config: ModelConfig) -> bool:
+    """The same for many tokens, of which attention's tiles take any number."""
+    return _by_kernels(batch, config) and len(batch.positions) > MOST_TOKENS
+
+
+def _by_kernels(batch: Batch, config: ModelConfig) -> bool:
     packed = batch.pool.kv.name == "fp8" and config.head_dim % 64 == 0 and config.head_dim <= 512
-    return runs_kernels() and packed and len(batch.positions) <= MOST_TOKENS
+    return runs_kernels() and packed
 
 
 class Place(NamedTuple):

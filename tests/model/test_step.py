@@ -1,4 +1,4 @@
-"""Calls of few tokens, whose attention is done by kernels on a GPU, give what the plain operations give."""
+"""Calls whose attention is done by kernels on a GPU give what the plain operations give: few tokens, and many."""
 
 from __future__ import annotations
 
@@ -150,6 +150,49 @@ def test_many_tokens_and_plain_rows_do_not_step(model_in: ModelIn, tokens: list[
         model_in("fp32_plain").session().feed(tokens[:3])
         with pytest.raises(AssertionError):
             model_in("fp32_kvq").session().feed(tokens[:8])
+
+
+@contextmanager
+def attention_on_the_emulator() -> Iterator[None]:
+    """Attention's kernels alone, on the emulator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ds4_mlx.model.step.runs_kernels", lambda: True)
+        patch.setattr(Kernel, "__call__", lambda kernel, *inputs: emulated(kernel, list(inputs), mode="fast"))
+        yield
+
+
+@pytest.mark.parametrize(("start", "sizes"), [(0, (35,)), (29, (12, 1)), (120, (9, 3))])
+def test_many_tokens_equal_the_plain_path(
+    model_in: ModelIn, tokens: list[int], start: int, sizes: tuple[int, ...]
+) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (start,), [(n,) for n in sizes], by_kernels)
+
+
+def test_many_tokens_of_several_sessions_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (0, 17, 126, 118), [(3, 4, 0, 5), (1, 1, 1, 1)], by_kernels)
+
+
+def test_many_tokens_on_the_emulator(model_in: ModelIn, tokens: list[int]) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (124, 44), [(6, 5)], attention_on_the_emulator)
+
+
+def test_many_tokens_leave_no_more_rows_than_the_next_call_needs(model_in: ModelIn, tokens: list[int]) -> None:
+    session = model_in("fp32_kvq").session()
+    with by_kernels():
+        session.feed(tokens[:24])
+    width = session.model.config.sliding_window
+    assert all(layer.window.whole[0].shape[0] == width - 1 for layer in session.state.layers if layer.window)
+
+
+def test_many_tokens_take_tiles_and_plain_rows_do_not(model_in: ModelIn, tokens: list[int]) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    with pytest.MonkeyPatch.context() as patch, by_kernels():
+        patch.setattr("ds4_mlx.model.attention.Attention._tiles", fail)
+        model_in("fp32_plain").session().feed(tokens[:9])
+        with pytest.raises(AssertionError):
+            model_in("fp32_kvq").session().feed(tokens[:9])
 
 
 def test_a_kept_state_does_not_hold_the_rows_of_other_sessions(model_in: ModelIn, tokens: list[int]) -> None:
