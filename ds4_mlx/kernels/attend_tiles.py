@@ -12,8 +12,8 @@ Why so. For 16 keys and 32 heads eight simdgroups issue 256 tensor instructions,
 barriers. Several queries in a threadgroup could share keys only where neighbours see the same ones; of the 640 that
 most queries see, 512 are their own choice.
 
-Keys of the next step are read while these are multiplied; which rows they are is looked up for as many keys as there are
-threads at once. Matrices hold halves unless activations are float (`attend_rows.py` says why that is enough).
+Keys of the next step are read while these are multiplied; which rows they are is looked up for as many keys as there
+are threads at once. Matrices hold halves unless activations are float (`attend_rows.py` says why that is enough).
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ METAL_FUNC void add_block_by_tensors(
       for (int i = 0; i < STEPS; i++) {
         uint one = HALF ? 0x3c003c00u : 0x3f803f80u;
         thread uint* to = x + 2 * (part * STEPS + i);
-        multiply_columns<HALF>(offsets[part], offset_pair<HALF>(2 * i), one, offset_pair<HALF>(2 * i + 1), one, to[0], to[1]);
+        uint left = offset_pair<HALF>(2 * i);
+        uint right = offset_pair<HALF>(2 * i + 1);
+        multiply_columns<HALF>(offsets[part], left, one, right, one, to[0], to[1]);
       }
     }
   }

@@ -193,9 +193,7 @@ def _launch(jobs: tuple[Job, ...], groups: int, normed: bool, variant: Variant, 
 
 
 @cache
-def dense_kernel(
-    jobs: tuple[Job, ...], *, groups: int = 1, normed: bool = False, variant: Variant = chosen
-) -> Kernel:
+def dense_kernel(jobs: tuple[Job, ...], *, groups: int = 1, normed: bool = False, variant: Variant = chosen) -> Kernel:
     """(x [T, groups * in], with `normed` the norm's weight [in] and eps float32 [], with a swiglu its limit float32 [],
     and the arrays of every job's matrices [out, in]) -> an array [T, out] per job, for at most `MOST_TOKENS` tokens.
 

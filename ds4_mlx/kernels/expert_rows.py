@@ -224,16 +224,17 @@ _GATE_UP_BLOCKS = """
     }}
 """
 
-# products[(row * PAIRS + pair) * SPLITS + split], of 16 rows from row0 on and every pair, by blocks. A simdgroup has one
-# (pair, split) after the other, rows lane / 4 and lane / 4 + 8.
+# products[(row * PAIRS + pair) * SPLITS + split], of 16 rows from row0 on and every pair, by blocks. A simdgroup has
+# one (pair, split) after the other, rows lane / 4 and lane / 4 + 8.
 DOWN_BLOCKS = """for (uint item = simdgroup_index_in_threadgroup; item < PAIRS * SPLITS; item += SIMDGROUPS) {{
       uint pair = item / SPLITS;
       uint split = item % SPLITS;
       uint expert = experts[pair];
       {earlier}
       if (earlier % SHARED == 0) {{
-        size_t upper = (size_t(expert) * CHANNELS + metal::min(row0 + lane / 4, uint(CHANNELS - 1))) * RUNS + lane % 4;
-        size_t lower = (size_t(expert) * CHANNELS + metal::min(row0 + lane / 4 + 8, uint(CHANNELS - 1))) * RUNS + lane % 4;
+        uint row = row0 + lane / 4;
+        size_t upper = (size_t(expert) * CHANNELS + metal::min(row, uint(CHANNELS - 1))) * RUNS + lane % 4;
+        size_t lower = (size_t(expert) * CHANNELS + metal::min(row + 8, uint(CHANNELS - 1))) * RUNS + lane % 4;
         uint served = 0;
         for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
           if (experts[q] != expert) {{ continue; }}
@@ -372,7 +373,8 @@ def gate_up_kernel(name: str) -> Kernel:
     the format's table) -> inner [T * k, N] in the dtype of x, for at most `MOST_TOKENS` tokens.
     """
     runs = run_text(name)
-    text = _text("expert_gate_up", _GATE_UP_BLOCKS if runs.blocks else _GATE_UP, runs, ("x", "experts", "weights", "limit"), ("w1", "w3"), "inner")
+    body, names = _GATE_UP_BLOCKS if runs.blocks else _GATE_UP, ("x", "experts", "weights", "limit")
+    text = _text("expert_gate_up", body, runs, names, ("w1", "w3"), "inner")
     launch = partial(_launch_gate_up, table=runs.table_size, blocks=runs.blocks is not None)
     return Kernel(text, partial(gate_up_twin, name), launch, partial(samples, gate_up_inputs, ROW_SIZES, name))
 

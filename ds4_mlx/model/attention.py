@@ -11,7 +11,9 @@ from mlx import nn
 from ds4_mlx.cache import Rows, RowsOf, written
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attend_tiles import attend_tiles_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.index_twins import choose_entries, index_scores
 from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.model.batch import Batch, Span
@@ -61,7 +63,7 @@ class Attention(nn.Module):
         return self.wo_a(mx.unflatten(o.flatten(1), -1, (self._config.o_groups, -1)))
 
     def step(self, x: mx.array, shared: StepArrays, held: LayerArrays) -> tuple[mx.array, LayerArrays]:
-        """`inner` for few tokens by kernels, those of all sequences in one launch each: a function of arrays alone.
+        """`inner` by kernels, the tokens of all sequences in one launch each: a function of arrays alone.
 
         x [T, D], what the layers share, and what this one holds -> [T, groups * o_lora_rank], and what it holds then.
         """
@@ -88,10 +90,13 @@ class Attention(nn.Module):
             topk = self._config.index_topk
             chosen = self.indexer.choose(projected[4], queries[0], windows, held.index_entries, topk)
         entries = held.entries or window  # the latter not looked at
-        sums = attend_kernel(self._ratio, choosing=choosing)(
-            q, windows.queries, windows.pages, chosen, *window, *entries
-        )
-        (o,) = combine_kernel(q.dtype)(*sums, self.attn_sink, *table)
+        seen = windows.queries, windows.pages, chosen
+        if q.shape[0] <= MOST_TOKENS:
+            sums = attend_kernel(self._ratio, choosing=choosing)(q, *seen, *window, *entries)
+            (o,) = combine_kernel(q.dtype)(*sums, self.attn_sink, *table)
+        else:
+            tiles = attend_tiles_kernel(self._ratio, choosing=choosing)
+            (o,) = tiles(q, *seen, self.attn_sink, *table, *window, *entries)
         return self._grouped(o), held
 
     def _inputs(self, *, choosing: bool) -> list[Projection]:
@@ -121,7 +126,7 @@ class Attention(nn.Module):
             self._store_entries(self.compressor.project(x, batch), batch, layer, kv.dtype)
         index = self.indexer.prepare(x, qr, batch) if self._ratio == 4 else None
         if index is not None:
-            self.indexer.extend(index, batch, layer)
+            self.indexer.extend(index.projections, batch, layer, x.dtype)
         outputs = [
             self._attend(q, window, index, batch, span, layer)
             for window, span in zip(windows, batch.spans, strict=True)

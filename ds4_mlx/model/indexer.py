@@ -51,14 +51,12 @@ class Indexer(nn.Module):
         weights = head_weights(self.weights_proj(x), self._dim)
         return IndexQueries(queries, weights, self.compressor.project(x, batch))
 
-    def extend(self, prepared: IndexQueries, batch: Batch, layer: int) -> None:
-        """Stores the index keys that the batch completes."""
+    def extend(self, projections: Projections, batch: Batch, layer: int, dtype: mx.Dtype) -> None:
+        """Stores the index keys that the batch completes; the projections are the compressor's."""
         new = []
         for span in batch.spans:
             state = span.state.layers[layer]
-            keys, block = self.compressor.entries(
-                prepared.projections, span, state.index_compressor, prepared.queries.dtype
-            )
+            keys, block = self.compressor.entries(projections, span, state.index_compressor, dtype)
             span.state.layers[layer] = replace(state, index_compressor=block)
             new.append(keys)
         keys = mx.concatenate(new)

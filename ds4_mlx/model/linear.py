@@ -305,7 +305,7 @@ def product_float32(x: mx.array, weight: mx.array, factors: Sequence[mx.array] =
 
     `factors` are `float32_factors(x)` if the caller has them already.
     """
-    out, width = weight.shape[-2:]
+    out = weight.shape[-2]
     step = max(1, _UPCAST_BYTES * out // (4 * weight.size))
     x_factors = factors or float32_factors(x)
     tiles = []

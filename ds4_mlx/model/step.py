@@ -1,4 +1,4 @@
-"""A call of few tokens as kernels see it: one function of arrays for all layers, which MLX compiles once.
+"""A call as kernels see it: one function of arrays for all layers, which MLX compiles once for few tokens.
 
 Where the plain path walks over sequences, kernels take the tokens of all of them in one launch. Old rows of all
 sequences lie one after the other; row numbers from 0 up name them, -1 - t names the row of token t of the call. What
@@ -26,6 +26,8 @@ from ds4_mlx.model.rope import Rope, RopeTable
 
 Arrays = tuple[mx.array, ...]
 
+# The grid of attention's tiles has no more rows.
+MOST_QUERIES = 65_535
 # Page tables are lengthened by so many pages at once (32,768 tokens), for shapes follow from theirs.
 _PAGES = 256
 # And so are, for each sequence, windows and the rows of compressors by their ratio.
@@ -34,11 +36,11 @@ _BLOCK_ROWS = {4: 8, 128: 128}
 
 
 def is_step(batch: Batch, config: ModelConfig) -> bool:
-    """Whether the kernels of attention take this call: few tokens, packed rows, a GPU. Rows of odd widths, which no
-    released model has, stay with the plain operations.
+    """Whether the kernels of attention take this call: packed rows, a GPU. Rows of odd widths, which no released model
+    has, stay with the plain operations.
     """
     packed = batch.pool.kv.name == "fp8" and config.head_dim % 64 == 0 and config.head_dim <= 512
-    return runs_kernels() and packed and len(batch.positions) <= MOST_TOKENS
+    return runs_kernels() and packed and len(batch.positions) <= MOST_QUERIES
 
 
 class Place(NamedTuple):
@@ -60,8 +62,8 @@ class Windows(NamedTuple):
 
 class Pooling(NamedTuple):
     """A step of all compressors of one ratio: phases, sources and blocks int32 as `pool_kernel` takes them, the angles
-    of the entries' positions, and int32 [T] where in the pool entries belong. blocks, table and rows are None if no
-    entry is completed; otherwise the last of fewer than T entries is there again.
+    of the entries' positions, and int32 [n] where in the pool entries belong. blocks, table and rows are None if no
+    entry is completed. Few tokens complete as many entries as there are tokens: the last of them is there again.
     """
 
     phases: mx.array
@@ -103,7 +105,7 @@ class LayerArrays(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """A call of few tokens: the arrays that go in, and which rows of what comes out each sequence keeps."""
+    """The arrays that go into a call, and which rows of what comes out each sequence keeps."""
 
     arrays: StepArrays
     layers: list[LayerArrays]
@@ -116,27 +118,32 @@ class Step:
         layers, held = _held(batch, config)
         windows, windows_kept = _windows(batch, held[0], config.sliding_window)
         poolings = {ratio: _pooling(batch, places, ratio, yarn) for ratio, places in held.items() if ratio}
+        tables = *plain.on_host(batch.positions), *yarn.on_host(batch.positions)
+        made = [*tables, *windows, *(array for pooling, _ in poolings.values() for array in pooling)]
+        placed = iter(on_device(made))
+        plain_table, yarn_table = (RopeTable(next(placed), next(placed)) for _ in range(2))
         arrays = StepArrays(
             batch.ids,
-            batch.table(plain),
-            batch.table(yarn),
-            windows,
-            {ratio: pooling for ratio, (pooling, _) in poolings.items()},
+            plain_table,
+            yarn_table,
+            Windows(next(placed), next(placed), next(placed)),
+            {ratio: _pooling_of([next(placed) for _ in pooling]) for ratio, (pooling, _) in poolings.items()},
             4 in held and max(span.end for span in batch.spans) // 4 > config.index_topk,
         )
         return cls(arrays, layers, windows_kept, {ratio: kept for ratio, (_, kept) in poolings.items()})
 
     def keep(self, batch: Batch, layers: Sequence[LayerArrays]) -> None:
         """Gives every sequence its rows of what the step made, and the pool its arrays."""
-        pool = batch.pool
+        pool, many = batch.pool, len(batch.positions) > MOST_TOKENS
         for layer, (ratio, made) in enumerate(zip(pool.ratios, layers, strict=True)):
             for pages, arrays in ((pool.entries[layer], made.entries), (pool.index_entries[layer], made.index_entries)):
                 if pages is not None:
                     pages.arrays = list(arrays)
             blocks = self.blocks_kept.get(ratio, [None] * len(batch.spans))
             for span, window, block in zip(batch.spans, self.windows_kept, blocks, strict=True):
+                rows = Rows(made.window, *window)
                 span.state.layers[layer] = LayerState(
-                    Rows(made.window, *window),
+                    rows.alone() if many else rows,  # a call's windows are as long as the call
                     Rows(made.block, *block) if block else None,
                     Rows(made.index_block, *block) if block and made.index_block else None,
                 )
@@ -213,15 +220,18 @@ def _row_numbers(span: Span, place: Place) -> np.ndarray:
     return np.concatenate([np.arange(place.start, place.stop), -1 - np.arange(span.start, span.stop)])
 
 
-def _padded(numbers: Sequence[np.ndarray], multiple: int) -> mx.array:
+def _padded(numbers: Sequence[np.ndarray], multiple: int) -> np.ndarray:
     """All of them, and some more rows that nobody reads, so that shapes do not change with every token."""
     joined = np.concatenate(numbers)
     missing = _rounded_up(joined.size, multiple) - joined.size
-    return mx.array(np.concatenate([joined, np.full(missing, -1)]).astype(np.int32))
+    return np.concatenate([joined, np.full(missing, -1)]).astype(np.int32)
 
 
-def _windows(batch: Batch, held: Sequence[Place], width: int) -> tuple[Windows, list[Place]]:
-    """held: where the old rows of each sequence are. width: how many tokens a query sees, itself included."""
+def _windows(batch: Batch, held: Sequence[Place], width: int) -> tuple[list[np.ndarray], list[Place]]:
+    """What makes `Windows`, and which of its rows each sequence keeps.
+
+    held: where the old rows of each sequence are. width: how many tokens a query sees, itself included.
+    """
     sources, queries, kept = [], [], []
     new = 0
     for number, (span, place) in enumerate(zip(batch.spans, held, strict=True)):
@@ -234,22 +244,25 @@ def _windows(batch: Batch, held: Sequence[Place], width: int) -> tuple[Windows, 
         queries.append(np.stack(seen, axis=1))
         kept.append(Place(new + max(0, rows.size - (width - 1 + span.state.draft)), new + rows.size))
         new += rows.size
-    queries_array = mx.array(np.concatenate(queries).astype(np.uint32))
-    return Windows(_padded(sources, _WINDOW_ROWS * len(batch.spans)), queries_array, _page_table(batch)), kept
+    rows_of_all = _padded(sources, _WINDOW_ROWS * len(batch.spans))
+    return [rows_of_all, np.concatenate(queries).astype(np.uint32), _page_table(batch)], kept
 
 
-def _page_table(batch: Batch) -> mx.array:
+def _page_table(batch: Batch) -> np.ndarray:
     """uint32 [B, P]: the pages of every sequence, zeros behind them."""
     tables = [span.state.table.pages for span in batch.spans]
     pages = np.zeros((len(tables), _rounded_up(max(map(len, tables)), _PAGES)), dtype=np.uint32)
     for row, table in zip(pages, tables, strict=True):
         row[: len(table)] = table
-    return mx.array(pages)
+    return pages
 
 
-def _pooling(batch: Batch, held: Sequence[Place], ratio: int, rope: Rope) -> tuple[Pooling, list[Place | None]]:
-    """held: where the old rows of each sequence are. With it, which of the rows named by `sources` each sequence keeps,
-    None for none.
+def _pooling(
+    batch: Batch, held: Sequence[Place], ratio: int, rope: Rope
+) -> tuple[list[np.ndarray], list[Place | None]]:
+    """What makes a `Pooling`, and which of the rows named by its `sources` each sequence keeps, None for none.
+
+    held: where the old rows of each sequence are.
     """
     sources: list[np.ndarray] = []
     found: list[np.ndarray] = []
@@ -267,14 +280,47 @@ def _pooling(batch: Batch, held: Sequence[Place], ratio: int, rope: Rope) -> tup
         kept.append(Place(new, new + stay.size) if stay.size else None)
         sources.append(stay)
         new += stay.size
-    phases = mx.array((batch.positions % ratio).astype(np.int32))
+    phases = (batch.positions % ratio).astype(np.int32)
     kept_sources = _padded(sources, _BLOCK_ROWS[ratio] * len(batch.spans))
     blocks = np.concatenate(found).astype(np.int32)
     if not blocks.size:
-        return Pooling(phases, kept_sources, None, None, None), kept
-    again = [*range(len(blocks)), *[-1] * (len(batch.positions) - len(blocks))]
-    table, belong = rope.table(np.concatenate(positions)[again]), mx.array(batch.row_numbers(ratio)[again])
-    return Pooling(phases, kept_sources, mx.array(blocks[again]), table, belong), kept
+        return [phases, kept_sources], kept
+    missing = len(batch.positions) - len(blocks) if len(batch.positions) <= MOST_TOKENS else 0
+    again = [*range(len(blocks)), *[-1] * missing]
+    table = rope.on_host(np.concatenate(positions)[again])
+    return [phases, kept_sources, blocks[again], *table, batch.row_numbers(ratio)[again]], kept
+
+
+def _pooling_of(arrays: Sequence[mx.array]) -> Pooling:
+    """From what `_pooling` made."""
+    phases, sources, *entries = arrays
+    if not entries:
+        return Pooling(phases, sources, None, None, None)
+    blocks, cos, sin, rows = entries
+    return Pooling(phases, sources, blocks, RopeTable(cos, sin), rows)
+
+
+_ALIGNED = 64  # words: what kernels may read at once begins at a multiple of 256 bytes
+
+
+def on_device(arrays: Sequence[np.ndarray]) -> list[mx.array]:
+    """The same, numbers of 32 bits, in one piece of the device's own memory.
+
+    On NVIDIA what MLX takes from the host stays in memory of both until an operation makes something of it, and every
+    kernel that reads it first has to wait for the bus.
+    """
+    starts = np.cumsum([0, *(_rounded_up(array.size, _ALIGNED) for array in arrays)]).tolist()
+    words = np.zeros(starts[-1], dtype=np.uint32)
+    for array, start in zip(arrays, starts, strict=False):
+        words[start : start + array.size] = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    there = mx.bitwise_invert(mx.array(~words))  # an operation, that it is there
+    return [
+        there[start : start + array.size].view(_DTYPES[array.dtype.name]).reshape(array.shape)
+        for array, start in zip(arrays, starts, strict=False)
+    ]
+
+
+_DTYPES = {"uint32": mx.uint32, "int32": mx.int32, "float32": mx.float32}
 
 
 def needed_from(position: int, ratio: int) -> int:

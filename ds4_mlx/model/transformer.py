@@ -9,6 +9,7 @@ from mlx import nn
 
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels import runs_kernels
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.stream_many import MANY_RETURN
 from ds4_mlx.kernels.stream_rows import dense_return_kernel, fits
 from ds4_mlx.model.attention import Attention
@@ -50,21 +51,22 @@ class Block(nn.Module):
 
     def __call__(self, h: mx.array, batch: Batch, layer: int) -> mx.array:
         """h [T, N, D] -> [T, N, D]; `layer` is the index of this block's state in each sequence."""
-        if runs_kernels() and fits(self._config.hc_mult) and self.ffn.experts.has_kernels:
-            return self._many(h, batch, layer)
         x, mix = hc_pre(h, site(self, "attn"), self._config)
         h = hc_post(self.attn(self.attn_norm(x), batch, layer), h, mix)
         x, mix = hc_pre(h, site(self, "ffn"), self._config)
         return hc_post(self.ffn(self.ffn_norm(x), batch.ids), h, mix)
 
-    def _many(self, h: mx.array, batch: Batch, layer: int) -> mx.array:
-        """The layer for many tokens on a GPU: streams are read and written by kernels."""
+    def many(self, h: mx.array, shared: StepArrays, held: LayerArrays) -> tuple[mx.array, LayerArrays]:
+        """The layer for many tokens on a GPU: h [T, N, D] -> [T, N, D], streams read and written by kernels."""
+        if not runs_kernels() or not fits(self._config.hc_mult) or not self.ffn.experts.has_kernels:
+            return self.attention_step(h, shared, held)
         before = site(self, "attn")
         x, mix = enter(streams_for(h, before), before, self.attn_norm, self._config)
-        (h,) = MANY_RETURN(self.attn(x, batch, layer), h, mix)
+        inner, held = self.attn.step(x, shared, held)
+        (h,) = MANY_RETURN(self.attn.wo_b(inner), h, mix)
         between = site(self, "ffn")
         x, mix = enter(streams_for(h, between), between, self.ffn_norm, self._config)
-        return self.ffn.many(x, batch.ids, h, mix)
+        return self.ffn.many(x, shared.ids, h, mix), held
 
     def has_step(self) -> bool:
         """Whether kernels know all matrices and sizes, so that `step` can be called."""
@@ -84,7 +86,7 @@ class Block(nn.Module):
         return self.ffn.step(x, shared.ids, streams.h, mix, following), held
 
     def attention_step(self, h: mx.array, shared: StepArrays, held: LayerArrays) -> tuple[mx.array, LayerArrays]:
-        """The layer for few tokens where kernels know attention only: h [T, N, D] -> [T, N, D]."""
+        """The layer where kernels know attention only: h [T, N, D] -> [T, N, D]."""
         x, mix = hc_pre(h, site(self, "attn"), self._config)
         inner, held = self.attn.step(self.attn_norm(x), shared, held)
         h = hc_post(self.attn.wo_b(inner), h, mix)
@@ -93,10 +95,11 @@ class Block(nn.Module):
 
 
 class BlockStack:
-    """Blocks one after the other: by plain operations or, few tokens on a GPU, by kernels in a compiled function.
+    """Blocks one after the other: by plain operations or, on a GPU, by kernels. For few tokens in a compiled function.
 
     MLX compiles it again where shapes are new: when the numbers of sequences or tokens are, when the pool has grown,
-    and for calls that complete entries. What modules hold is taken as it is then, so weights come before calls.
+    and for calls that complete entries. What modules hold is taken as it is then, so weights come before calls. Calls
+    of many tokens are of all shapes, and building their graph is a small part of them.
     """
 
     def __init__(self, blocks: Sequence[Block], config: ModelConfig, plain: Rope, yarn: Rope) -> None:
@@ -124,7 +127,10 @@ class BlockStack:
                 h = h if after is None else after(layer, h)
             return h
         step = Step.of(batch, self._config, self._plain, self._yarn)
-        h, layers = self._steps(h, step.arrays, step.layers, last)
+        if len(batch.positions) <= MOST_TOKENS:
+            h, layers = self._steps(h, step.arrays, step.layers, last)
+        else:
+            h, layers = _steps(self._blocks, h, step.arrays, step.layers, last)
         step.keep(batch, layers)
         return h
 
@@ -138,9 +144,10 @@ def _steps(
 ) -> tuple[mx.array, list[LayerArrays]]:
     """A function of arrays alone: streams h [T, N, D], and what the layers hold, before and after."""
     after = []
-    if not all(block.has_step() for block in blocks):
+    few = h.shape[0] <= MOST_TOKENS
+    if not few or not all(block.has_step() for block in blocks):
         for block, before in zip(blocks, layers, strict=True):
-            h, held = block.attention_step(h, shared, before)
+            h, held = (block.attention_step if few else block.many)(h, shared, before)
             after.append(held)
         return h, after
     sites = [site(block, "attn") for block in blocks]

@@ -1,4 +1,4 @@
-"""Calls of few tokens, whose attention is done by kernels on a GPU, give what the plain operations give."""
+"""Calls whose attention is done by kernels on a GPU give what the plain operations give: few tokens, and many."""
 
 from __future__ import annotations
 
@@ -101,39 +101,9 @@ def test_one_session_equals_the_plain_path(model_in: ModelIn, tokens: list[int],
     assert_steps(model_in("fp32_kvq"), tokens, (start,), sizes, by_kernels)
 
 
-# Rows that are not rounded: of many tokens, one of an FP8 row would come out a step higher or lower.
-def test_many_tokens_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
-    sizes = [(n,) for n in (40, 1, 9, 90, 8, 60)]
-    assert_steps(model_in("fp32_plain"), tokens, (3,), sizes, by_kernels)
-
-
-def test_many_tokens_of_several_sessions_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
-    steps = [(12, 1, 30, 5), (0, 60, 2, 9)]
-    assert_steps(model_in("fp32_plain"), tokens, (0, 17, 126, 140), steps, by_kernels)
-
-
 def test_several_sessions_in_one_call_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
     steps = [(1, 1, 1, 1), (0, 3, 1, 4), (2, 0, 5, 1), (1, 1, 1, 0), (1, 2, 1, 4)]
     assert_steps(model_in("fp32_kvq"), tokens, (0, 17, 126, 140), steps, by_kernels)
-
-
-def test_a_step_of_many_tokens(model_in: ModelIn, tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, compressors and the choice of entries do not mind how many there are."""
-    monkeypatch.setattr("ds4_mlx.model.step.MOST_TOKENS", 1000)
-    model = model_in("fp32_kvq")
-    plain, stepped = pairs(model, tokens, (3, 126))
-    for sizes in ((60, 9), (1, 2), (14, 40)):
-        expected = fed(plain, tokens, sizes)
-        with by_kernels():
-            found = fed(stepped, tokens, sizes)
-        for a, b in zip(found, expected, strict=True):
-            # A number of an FP8 row may come out a step higher or lower, which few tokens notice.
-            assert np.quantile(np.abs(a - b), 0.9) <= 1e-4
-            assert np.abs(a - b).max() <= 1e-2
-    for a, b in zip(stepped, plain, strict=True):
-        for x, y in zip(state_of(a), state_of(b), strict=True):
-            assert x.shape == y.shape
-            assert np.quantile(np.abs(x - y), 0.99) <= 1e-4
 
 
 def test_every_step_across_a_page(model_in: ModelIn, tokens: list[int]) -> None:
@@ -175,16 +145,47 @@ def test_the_mtp_block_steps_too(model_in: ModelIn, tokens: list[int]) -> None:
     assert np.abs(found[0] - found[1]).max() <= 1e-4
 
 
-def test_many_tokens_and_plain_rows_do_not_step(model_in: ModelIn, tokens: list[int]) -> None:
+@contextmanager
+def attention_on_the_emulator() -> Iterator[None]:
+    """Attention's kernels alone, on the emulator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ds4_mlx.model.step.runs_kernels", lambda: True)
+        patch.setattr(Kernel, "__call__", lambda kernel, *inputs: emulated(kernel, list(inputs), mode="fast"))
+        yield
+
+
+@pytest.mark.parametrize(("start", "sizes"), [(0, (35,)), (29, (12, 1)), (120, (9, 3))])
+def test_many_tokens_equal_the_plain_path(
+    model_in: ModelIn, tokens: list[int], start: int, sizes: tuple[int, ...]
+) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (start,), [(n,) for n in sizes], by_kernels)
+
+
+def test_many_tokens_of_several_sessions_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (0, 17, 126, 118), [(3, 4, 0, 5), (1, 1, 1, 1)], by_kernels)
+
+
+def test_many_tokens_on_the_emulator(model_in: ModelIn, tokens: list[int]) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (124, 44), [(6, 5)], attention_on_the_emulator)
+
+
+def test_many_tokens_leave_no_more_rows_than_the_next_call_needs(model_in: ModelIn, tokens: list[int]) -> None:
+    session = model_in("fp32_kvq").session()
+    with by_kernels():
+        session.feed(tokens[:24])
+    width = session.model.config.sliding_window
+    assert all(layer.window.whole[0].shape[0] == width - 1 for layer in session.state.layers if layer.window)
+
+
+def test_many_tokens_take_tiles_and_plain_rows_do_not(model_in: ModelIn, tokens: list[int]) -> None:
     def fail(*_: object) -> None:
         raise AssertionError
 
     with pytest.MonkeyPatch.context() as patch, by_kernels():
         patch.setattr("ds4_mlx.model.attention.Attention.step", fail)
-        model_in("fp32_kvq").session().feed(tokens[:9])
-        model_in("fp32_plain").session().feed(tokens[:3])
+        model_in("fp32_plain").session().feed(tokens[:9])
         with pytest.raises(AssertionError):
-            model_in("fp32_kvq").session().feed(tokens[:8])
+            model_in("fp32_kvq").session().feed(tokens[:9])
 
 
 def test_a_kept_state_does_not_hold_the_rows_of_other_sessions(model_in: ModelIn, tokens: list[int]) -> None:

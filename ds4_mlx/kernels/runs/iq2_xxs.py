@@ -32,7 +32,7 @@ def _table() -> mx.array:
 
 
 def _nibbles() -> np.ndarray:
-    """uint32 [256]: the groups with 4 bits per weight, 0 for 8, 1 for 25, 2 for 43, of weights 0, 4, 1, 5, 2, 6, 3, 7."""
+    """uint32 [256]: the groups with 4 bits per weight, 0 for 8, 1 for 25, 2 for 43; weights 0, 4, 1, 5, 2, 6, 3, 7."""
     codes = np.vectorize({8: 0, 25: 1, 43: 2}.get)(GRID.astype(int))
     return (codes[:, [0, 4, 1, 5, 2, 6, 3, 7]] << np.arange(0, 32, 4)).sum(axis=1).astype(np.uint32)
 
@@ -83,7 +83,8 @@ _BLOCKS = """
 template <bool HALF> METAL_FUNC uint offset_pair(int i) { return HALF ? 0xe440e440u : 0xc340c340u; }
 
 // Weights j and j + 4 of 8. Signs become the third bits of nibbles, which choose among six bytes.
-template <bool HALF> METAL_FUNC void pairs_of(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+template <bool HALF>
+METAL_FUNC void pairs_of(const thread Run& run, const threadgroup uint* table, thread uint* words) {
   uint y = run.codes.y;
   uint odd = y ^ (y >> 1);
   odd = (odd ^ (odd >> 2) ^ (odd >> 4) ^ (y >> 6)) & 0x00204081u;  // the eighth signs
@@ -107,8 +108,9 @@ METAL_FUNC uint scale_bits(const thread Run& run) { return run.codes.y >> 28; }
 
 METAL_FUNC float finish_block(
     const thread Run& run, uint left, uint right, const thread float2* dots, const thread float (*offsets)[4]) {
-  return float(run.d) * 0.25f * (
-      (0.5f + small_float(left)) * (dots[0].x + offsets[0][0]) + (0.5f + small_float(right)) * (dots[0].y + offsets[0][1]));
+  float first = (0.5f + small_float(left)) * (dots[0].x + offsets[0][0]);
+  float second = (0.5f + small_float(right)) * (dots[0].y + offsets[0][1]);
+  return float(run.d) * 0.25f * (first + second);
 }
 """
 

@@ -59,7 +59,8 @@ template <bool HALF> METAL_FUNC uint offset_pair(int i) {
 }
 
 // Weights j and j + 8 of 16 as 64, 16 or 4 and the code: three codes lie in the mantissas of such numbers at once.
-template <bool HALF> METAL_FUNC void pairs_of(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+template <bool HALF>
+METAL_FUNC void pairs_of(const thread Run& run, const threadgroup uint* table, thread uint* words) {
   constexpr int FIRST = HALF ? 4 : 1;
   #pragma unroll
   for (int i = 0; i < 16; i++) {
