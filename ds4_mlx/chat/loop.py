@@ -24,8 +24,13 @@ class Input(Protocol):
 class View(Protocol):
     """An answer on its way to the eye."""
 
-    show: Show
-    on_prefill: Progress | None
+    @property
+    def show(self) -> Show:
+        """Takes what is new in the answer."""
+
+    @property
+    def on_prefill(self) -> Progress | None:
+        """Takes how much of the prompt is read."""
 
 
 class Screen(Protocol):

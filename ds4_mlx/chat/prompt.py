@@ -12,6 +12,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -58,7 +59,7 @@ class _Kept(FileHistory):
 
     def store_string(self, string: str) -> None:
         try:
-            path = Path(os.fspath(self.filename))
+            path = Path(os.fsdecode(self.filename))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
             super().store_string(string)
@@ -68,7 +69,7 @@ class _Kept(FileHistory):
     def _say(self, error: OSError) -> None:
         if not self._told:
             self._told = True
-            self._tell(f"({os.fspath(self.filename)} cannot be used: {error.strerror}; history ends with this chat)")
+            self._tell(f"({os.fsdecode(self.filename)} cannot be used: {error.strerror}; history ends with this chat)")
 
 
 class ChatCompleter(Completer):
@@ -84,9 +85,9 @@ class ChatCompleter(Completer):
         name, space, argument = text.partition(" ")
         word = document.get_word_before_cursor(WORD=True)
         if text.startswith("/") and not space and "\n" not in text:
-            for command, about in COMMANDS.items():
-                if command.startswith(text.lower()):
-                    yield Completion(command, -len(text), display_meta=about.help)
+            for name, command in COMMANDS.items():
+                if name.startswith(text.lower()):
+                    yield Completion(name, -len(text), display_meta=command.help)
         elif word.startswith("@"):
             yield from self._paths_after(word[1:], complete_event)
         elif name in ("/read", "/export") and " " not in argument:
@@ -148,7 +149,7 @@ class PromptInput:
     def read(self, draft: str, editing: bool) -> str:
         """The next message or command, quotes taken off."""
         self._given_up_at_once = bool(draft)
-        message = [("class:prompt", "edit> " if editing else "> ")]
+        message = FormattedText([("class:prompt", "edit> " if editing else "> ")])
         return unquoted(self._session.prompt(message, default=draft))
 
     def _keys(self, show_reasoning: Callable[[], None]) -> KeyBindings:

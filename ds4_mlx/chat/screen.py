@@ -241,7 +241,7 @@ class TerminalScreen:
     def reasoning(self, conversation: Conversation) -> None:
         """Unfolds what was thought before the last answer."""
         answers = [message for message in conversation.messages if message["role"] == "assistant"]
-        thought = answers[-1].get("reasoning_content") if answers else ""
+        thought = (answers[-1].get("reasoning_content") if answers else "") or ""
         self._console.print(Text(safe(thought).strip() or "(nothing was thought)", style="dim italic"))
         self._console.print()
 

@@ -9,7 +9,6 @@ before the norm, which is made once a threadgroup.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, partial
 
 import mlx.core as mx
@@ -25,13 +24,12 @@ from ds4_mlx.kernels.vectors_text import LOAD_8
 _SIMDGROUPS = 8  # per threadgroup
 ROWS = 2  # per simdgroup
 
-Variant = Callable[[int, bool, bool], tuple[int, int]]  # tokens, normed, grouped -> rows of a simdgroup, AHEAD
-
 
 def chosen(tokens: int, normed: bool, grouped: bool) -> tuple[int, int]:
-    """Rows and AHEAD: 4 KB of weights a simdgroup for one token. More tokens need the registers for their sums.
+    """Rows of a simdgroup, and how many units of weights are read before the first is used (AHEAD).
 
-    A short row that is normed is asked for as a whole, and four of them share the norm.
+    4 KB of weights a simdgroup for one token; more tokens need the registers for their sums. A short row that is normed
+    is asked for as a whole, and four of them share the norm.
     """
     if normed:
         return (4, 2) if tokens <= 2 else (2, 2)
@@ -168,10 +166,10 @@ def _text(jobs: tuple[Job, ...], grouped: bool, normed: bool) -> KernelText:
     return KernelText(name, tuple(inputs), tuple(f"y{i}" for i in range(len(jobs))), body, header)
 
 
-def _launch(jobs: tuple[Job, ...], groups: int, normed: bool, variant: Variant, *inputs: mx.array) -> Launch:
+def _launch(jobs: tuple[Job, ...], groups: int, normed: bool, *inputs: mx.array) -> Launch:
     x = inputs[0]
     tokens = x.shape[0]
-    rows_each, ahead = variant(tokens, normed, groups > 1)
+    rows_each, ahead = chosen(tokens, normed, groups > 1)
     template: list[tuple[str, TemplateValue]] = [("T", x.dtype), ("K", x.shape[1] // groups), ("TOKENS", tokens)]
     template += [("ROWS", rows_each), ("AHEAD", ahead), ("SIMDGROUPS", _SIMDGROUPS), ("GROUPS", groups)]
     template += [("W", inputs[1].dtype)] if normed else []
@@ -193,7 +191,7 @@ def _launch(jobs: tuple[Job, ...], groups: int, normed: bool, variant: Variant, 
 
 
 @cache
-def dense_kernel(jobs: tuple[Job, ...], *, groups: int = 1, normed: bool = False, variant: Variant = chosen) -> Kernel:
+def dense_kernel(jobs: tuple[Job, ...], *, groups: int = 1, normed: bool = False) -> Kernel:
     """(x [T, groups * in], with `normed` the norm's weight [in] and eps float32 [], with a swiglu its limit float32 [],
     and the arrays of every job's matrices [out, in]) -> an array [T, out] per job, for at most `MOST_TOKENS` tokens.
 
@@ -202,6 +200,6 @@ def dense_kernel(jobs: tuple[Job, ...], *, groups: int = 1, normed: bool = False
     return Kernel(
         _text(jobs, groups > 1, normed),
         partial(dense_twin, jobs, groups, normed),
-        partial(_launch, jobs, groups, normed, variant),
+        partial(_launch, jobs, groups, normed),
         partial(dense_samples, jobs, groups, normed),
     )

@@ -24,6 +24,7 @@ from ds4_mlx.kernels.vectors_text import LOAD_8
 
 _SIMDGROUPS = TILE // ROWS  # per threadgroup of the kernels that write streams
 _MOST_THREADS = 512
+_RETURN_AHEAD = 2  # units of weights that are read before the first is used, measured on an H200
 
 _SITE_SUMS = """
     threadgroup float z[TOKENS * N * TILE];
@@ -232,12 +233,9 @@ def return_launch(h: mx.array, fn: mx.array) -> Launch:
     return sums._replace(output_shapes=[h.shape, *sums.output_shapes], output_dtypes=[h.dtype, *sums.output_dtypes])
 
 
-def _dense_return_launch(
-    ahead: int | None, u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array
-) -> Launch:
+def _dense_return_launch(u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array) -> Launch:
     launch = return_launch(h, fn)
-    ahead = ahead or 2
-    return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS), ("AHEAD", ahead)])
+    return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS), ("AHEAD", _RETURN_AHEAD)])
 
 
 def _enter_launch(iterations: int, h: mx.array, sums: mx.array, *rest: mx.array) -> Launch:
@@ -289,7 +287,7 @@ LEAVE = Kernel(
 
 
 @cache
-def dense_return_kernel(storage: str, *, ahead: int | None = None) -> Kernel:
+def dense_return_kernel(storage: str) -> Kernel:
     """(u [T, K], h [T, N, D], mix of `enter`, fn of the next site, arrays of a matrix [D, K]) -> streams with the
     product in them, and their sums.
     """
@@ -299,6 +297,6 @@ def dense_return_kernel(storage: str, *, ahead: int | None = None) -> Kernel:
     return Kernel(
         KernelText(f"return_{storage}", inputs, ("streams", "sums"), body, header),
         partial(dense_return_twin, storage),
-        partial(_dense_return_launch, ahead),
+        _dense_return_launch,
         partial(samples.dense_return_samples, storage),
     )

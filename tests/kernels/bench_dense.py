@@ -153,9 +153,7 @@ def streams_table(rows: list[int]) -> None:
                 2 * streams + y.nbytes,
             ),
             "many_expert_return": (
-                lambda i, hs=hs, y=y, mix=mix, products=products: MANY_EXPERT_RETURN(
-                    products, y, hs[i % COPIES], mix
-                ),
+                lambda i, hs=hs, y=y, mix=mix, products=products: MANY_EXPERT_RETURN(products, y, hs[i % COPIES], mix),
                 2 * streams + y.nbytes + products.nbytes,
             ),
             "plain: hc_pre, hc_post": (plain, 4 * streams + 2 * y.nbytes),

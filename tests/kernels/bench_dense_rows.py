@@ -1,6 +1,6 @@
 """How fast a decoded token's kernels are, beside routed experts and attention, at DeepSeek V4 Flash's sizes.
 
-    python tests/kernels/bench_dense_rows.py [--tokens 1 2 4 8] [--only NAME ...] [--variants]
+    python tests/kernels/bench_dense_rows.py [--tokens 1 2 4 8] [--only NAME ...]
 
 Run it on the GPU in question: a Markdown table for each number of tokens. Weights of several layers, 100 MB of them at
 least, are taken in turns, so that caches cannot flatter, and many calls are queued before the clock is read. `host` is
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -44,15 +43,6 @@ class Timed(NamedTuple):
     before: list[mx.array]
     layers: list[list[mx.array]]
     nbytes: int
-
-
-VARIANT: tuple[int, int] | None = None  # rows of a simdgroup and units ahead; None: what the library does
-
-
-@cache
-def fixed(rows: int, ahead: int) -> Callable[[int, bool, bool], tuple[int, int]]:
-    """These, whatever the call."""
-    return lambda tokens, normed, grouped: (rows, ahead)
 
 
 def normal(*shape: int, dtype: mx.Dtype = mx.bfloat16) -> mx.array:
@@ -90,11 +80,10 @@ def dense(
     name: str, tokens: int, jobs: list[tuple[Job, int]], width: int = D, *, groups: int = 1, normed: bool = False
 ) -> Timed:
     """A launch of dense matrices: jobs with their rows."""
-    given = {} if VARIANT is None else {"variant": fixed(*VARIANT)}
     before = [normal(tokens, groups * width)]
     before += [normal(width), scalar(1e-6)] if normed else []
     before += [scalar(10.0)] if any(job == SWIGLU for job, _ in jobs) else []
-    kernel = dense_kernel(tuple(job for job, _ in jobs), groups=groups, normed=normed, **given)
+    kernel = dense_kernel(tuple(job for job, _ in jobs), groups=groups, normed=normed)
     return rotating(name, kernel, before, lambda: [a for job, rows in jobs for a in matrix(job, rows, width)])
 
 
@@ -107,8 +96,7 @@ def returned(tokens: int) -> list[mx.array]:
 def wo_b(tokens: int) -> Timed:
     """The end of an attention sublayer."""
     before = [normal(tokens, 8192), *returned(tokens)]
-    ahead = None if VARIANT is None else VARIANT[1]
-    return rotating("wo_b, return", dense_return_kernel("mxfp8", ahead=ahead), before, lambda: matrix(CODED, D, 8192))
+    return rotating("wo_b, return", dense_return_kernel("mxfp8"), before, lambda: matrix(CODED, D, 8192))
 
 
 def experts(tokens: int) -> Timed:
@@ -220,18 +208,11 @@ def line(made: Timed, rate: float) -> str:
     )
 
 
-SHORT, LONG = [(2, 2), (4, 1), (4, 2), (8, 1)], [(2, 1), (2, 2), (2, 4), (4, 1), (4, 2), (4, 4)]
-VARYING = dict.fromkeys(["normed", "normed2"], SHORT) | dict.fromkeys(["inputs7", "wo_a", "router", "head"], LONG)
-VARYING |= {"wo_b": [(2, 1), (2, 2), (2, 4), (2, 8)]}
-
-
 def main() -> None:
     """Prints the tables."""
-    global VARIANT
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--only", nargs="+", choices=KERNELS, default=list(KERNELS), metavar="NAME")
-    parser.add_argument("--variants", action="store_true", help="other rows of a simdgroup and units ahead, too")
     options = parser.parse_args()
     if not runs_kernels():
         parser.error("there is no GPU here: what would be timed are the kernels' definitions in plain operations")
@@ -242,10 +223,6 @@ def main() -> None:
         print("|---|---:|---:|---:|---:|---:|---:|")
         for name in options.only:
             print(line(KERNELS[name](tokens), rate), flush=True)
-            if options.variants and name in VARYING:
-                for VARIANT in VARYING[name]:
-                    print(line(KERNELS[name](tokens)._replace(name=f"{name}, {VARIANT}"), rate), flush=True)
-                VARIANT = None
 
 
 if __name__ == "__main__":

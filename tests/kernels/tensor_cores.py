@@ -23,8 +23,8 @@ template <bool HALF> METAL_FUNC float2 pair_of(uint word) {
   return float2(as_type<float>(word << 16), as_type<float>(word & 0xffff0000u));
 }
 
-// Lane 4 g + t has columns 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 of rows g and g + 8 and, of the right operand, the same rows
-// of column g; of the sums, columns 2 t and 2 t + 1. NVIDIA's documentation of `mma.m16n8k16`.
+// Lane 4 g + t has columns 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 of rows g and g + 8 and, of the right operand, the same
+// rows of column g; of the sums, columns 2 t and 2 t + 1. NVIDIA's documentation of `mma.m16n8k16`.
 template <bool HALF>
 METAL_FUNC void multiply_columns(thread float* sums, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) {
   uint lane = metal::msl_lane();

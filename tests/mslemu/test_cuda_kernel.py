@@ -112,5 +112,5 @@ def test_a_damaged_file_is_written_anew(recorder):
 
 def test_a_file_that_cannot_be_written_is_named(recorder, tmp_path):
     (tmp_path / "cuda").write_text("in the way")
-    with pytest.raises(UserError, match="Cannot write .*cuda"):
+    with pytest.raises(UserError, match=r"Cannot write .*cuda"):
         included("int x;")
