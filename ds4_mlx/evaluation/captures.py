@@ -47,13 +47,14 @@ def capture(
     for number, prompt in enumerate(prompts, 1):
         ids = model.tokenizer.encode(render_prompt(model, prompt.text, thinking=thinking))
         check_prompt(ids, model.config.max_position_embeddings)
-        session, feed, taken = model.session(), ids, []
+        session, feed = model.session(), ids
+        taken: list[dict[str, Any]] = []
         while len(taken) < steps:
             row = np.array(log_softmax(session.feed(feed, last_only=True)[-1]))
             best = np.argsort(-row, kind="stable")[: max(top, 1)]
-            logprobs = [[int(token), round(float(row[token]), 5)] for token in best]
-            taken.append({"id": logprobs[0][0], "top": logprobs})
-            feed = [logprobs[0][0]]
+            chosen = int(best[0])
+            taken.append({"id": chosen, "top": [[int(token), round(float(row[token]), 5)] for token in best]})
+            feed = [chosen]
             if feed[0] == model.config.eos_token_id:
                 break
         cases.append({"id": prompt.id, "prompt": prompt.text, "prompt_ids": ids, "steps": taken})

@@ -62,7 +62,7 @@ class ReferenceRows:
         need = 4 * vocab * tokens
         try:
             free = shutil.disk_usage(place).free
-            self._file: BinaryIO = tempfile.TemporaryFile(dir=place)  # type: ignore[assignment]  # noqa: SIM115
+            self._file: BinaryIO = tempfile.TemporaryFile(dir=place)  # noqa: SIM115
         except OSError as error:
             raise UserError(f"{place} cannot hold the reference's rows: {error.strerror}.") from None
         if need > free:
@@ -81,7 +81,7 @@ class ReferenceRows:
             losses = []
             for window in text.windows:
                 for rows, targets in log_probabilities(model, window):
-                    self._file.write(memoryview(np.array(rows)))
+                    self._file.write(np.array(rows).tobytes())
                     losses.append(np.array(losses_of(rows, targets)))
                     done += len(losses[-1])
                     if on_progress is not None:
@@ -110,8 +110,8 @@ class ReferenceRows:
                     if on_progress is not None:
                         on_progress(done, total)
             # Rounding may leave a divergence a hair below zero.
-            kl, same, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
-            results.append(Distances(text.name, np.maximum(kl, 0), same, before.losses, losses, before.positions))
+            apart, agree, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
+            results.append(Distances(text.name, np.maximum(apart, 0), agree, before.losses, losses, before.positions))
         return results
 
     def close(self) -> None:

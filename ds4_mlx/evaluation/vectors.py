@@ -153,7 +153,9 @@ def find_prompt(case: Case, path: Path, prompts: Path | None = None) -> str:
 
 def check(model: LanguageModel, case: Case, prompt: str) -> Outcome:
     """Runs one case."""
-    return (_check_continuation if isinstance(case, Continuation) else _check_logits)(model, case, prompt)  # type: ignore[operator]
+    if isinstance(case, Continuation):
+        return _check_continuation(model, case, prompt)
+    return _check_logits(model, case, prompt)
 
 
 def _check_continuation(model: LanguageModel, case: Continuation, prompt: str) -> Outcome:
