@@ -63,15 +63,15 @@ def outcomes_of(kernel: Kernel) -> Iterable[bool]:
 
 
 def test_a_wrong_kernel_is_found() -> None:
-    assert not any(outcomes_of(broken(down_kernel("q2_k"), "sum += products", "sum -= products")))
+    assert not any(outcomes_of(broken(down_kernel("mxfp4"), "sum += products", "sum -= products")))
 
 
 def test_a_kernel_that_does_not_compile_is_reported() -> None:
-    (outcome,) = selftest([broken(down_kernel("q2_k"), "float sum = 0.0f;", "floaty sum = 0.0f;")])
+    (outcome,) = selftest([broken(down_kernel("mxfp4"), "float sum = 0.0f;", "floaty sum = 0.0f;")])
     assert not outcome.good
     assert "floaty" in outcome.problem
 
 
 def test_a_kernel_that_is_nearly_right_is_wrong_where_bits_count() -> None:
-    kernel = replace(down_kernel("q2_k"), exact=True)
+    kernel = replace(down_kernel("mxfp4"), exact=True)
     assert not all(outcomes_of(on_emulator(kernel)))
