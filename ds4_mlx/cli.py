@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ds4_mlx.commands.calibrate_app import calibrate
 from ds4_mlx.commands.options import KvDir, Model
 from ds4_mlx.commands.serve_app import serve
 from ds4_mlx.commands.sessions_app import app as sessions_app
@@ -26,6 +27,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(sessions_app, name="sessions")
+app.command(
+    help="Measure what a model's experts are given, for `ds4-mlx convert --calibration`.\n\n"
+    "A text goes through the model layer by layer; one layer is in memory at a time. An interrupted run resumes: repeat "
+    "the command."
+)(calibrate)
 app.command(
     help="Serve the model over HTTP: OpenAI's chat completions, completions and responses, Anthropic's messages.\n\n"
     "Listens on this machine only, unless told otherwise. Ctrl-C or SIGTERM lets answers end and saves sessions."
@@ -180,6 +186,14 @@ class Profile(str, Enum):
     Q2 = "q2"
 
 
+class Method(str, Enum):
+    """How experts may be quantised."""
+
+    FEEDBACK = "feedback"
+    IMATRIX = "imatrix"
+    PLAIN = "plain"
+
+
 @app.command(
     help="Convert a released checkpoint, or a GGUF file as ds4 runs them, to our format.\n\n"
     "Prints the plan first. An interrupted run resumes: repeat the command. A GGUF keeps every bit and can be had back "
@@ -199,9 +213,25 @@ def convert(
             "brings its own."
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="CAL", help="For q2: the folder that `ds4-mlx calibrate` made. Best quality.")
+    ] = None,
     imatrix: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="For q2: how much each input column matters; a .dat file as ds4 writes."),
+    ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            help="For q2. feedback: rounding errors are made up for in later columns; the default with --calibration. "
+            "imatrix: columns weighted by their inputs. plain: by their weights."
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="GB", help="Keep MXFP4 where it matters most, within this size of the loaded weights."
+        ),
     ] = None,
     layers: Annotated[
         str | None,
@@ -219,7 +249,10 @@ def convert(
             source,
             destination,
             profile=profile.value if profile else None,
+            method=method.value if method else None,
             imatrix=imatrix,
+            calibration=calibration,
+            budget=budget,
             layers=layers,
             jobs=jobs,
             dry_run=dry_run,
