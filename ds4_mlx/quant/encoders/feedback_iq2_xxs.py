@@ -14,8 +14,8 @@ from ds4_mlx.quant.iq2_xxs import GRID
 
 # Trial scales of a run, beside the fourth root of the weighted mean of x^4: steps of 11 %, around what encoders/iq2_xxs
 # tries.
-_LOW, _HIGH, _TRIALS = 0.022, 0.060, 10
-_STEP = (_HIGH / _LOW) ** (1 / (_TRIALS - 1))
+LOW, HIGH, TRIALS = 0.022, 0.060, 10
+STEP = (HIGH / LOW) ** (1 / (TRIALS - 1))
 
 
 def encode_block(x: mx.array, amax: mx.array, factor: mx.array) -> tuple[tuple[mx.array, ...], mx.array]:
@@ -100,7 +100,7 @@ def _choose_scales(x: mx.array, amax: mx.array, costs: mx.array) -> tuple[mx.arr
     Each run's gain is known at the trial scales; in between it is taken to be linear in the logarithm, and beyond them
     to be that of the last groups with another scale. d is the best of some for all runs together.
     """
-    trials = mx.array(_LOW * _STEP ** np.arange(_TRIALS, dtype=np.float32))
+    trials = mx.array(LOW * STEP ** np.arange(TRIALS, dtype=np.float32))
     bases, curves = [], []
     for at in range(0, 256, 32):
         magnitudes, c = _run(x[..., at : at + 32], costs[:, at : at + 32])
@@ -126,16 +126,16 @@ def _interpolated(curve: mx.array, base: mx.array, scales: mx.array) -> mx.array
     """Gains at scales [F, R, D, 1, 16] of runs with base [F, R, 8] and curve [F, R, 8, trials]: [F, R, D, 8, 16]."""
     some = base > 0
     relative = scales / mx.where(some, base, 1)[..., None, :, None]
-    place = mx.log(mx.maximum(relative, 1e-30) / _LOW) / np.log(_STEP)
-    inside = mx.clip(place, 0, _TRIALS - 1)
-    left = mx.minimum(mx.floor(inside), _TRIALS - 2)
+    place = mx.log(mx.maximum(relative, 1e-30) / LOW) / np.log(STEP)
+    inside = mx.clip(place, 0, TRIALS - 1)
+    left = mx.minimum(mx.floor(inside), TRIALS - 2)
     index = left.astype(mx.int32)
     flat = index.swapaxes(2, 3).flatten(3)  # [F, R, 8, D * 16]
     low, high = (
         mx.unflatten(mx.take_along_axis(curve, flat + i, axis=-1), -1, (-1, 16)).swapaxes(2, 3) for i in (0, 1)
     )
     gain = low + (high - low) * (inside - left)
-    beyond = relative / mx.clip(relative, _LOW, _HIGH)  # 1 inside
+    beyond = relative / mx.clip(relative, LOW, HIGH)  # 1 inside
     return mx.where(some[..., None, :, None], gain * beyond * (2 - beyond), 0)
 
 
