@@ -55,7 +55,6 @@ def convert(
     method: str | None = None,
     imatrix: str | Path | None = None,
     calibration: str | Path | None = None,
-    budget: float | None = None,
     layers: str | None = None,
     jobs: int = 1,
     dry_run: bool = False,
@@ -65,9 +64,8 @@ def convert(
 
     profile: 'exact' (the default for a folder) or 'q2'; a GGUF file brings its own. For 'q2', method is 'feedback' (the
     default with a calibration), 'imatrix' (the default with an imatrix, a file with the importance of input columns) or
-    'plain'; calibration is a folder that `ds4-mlx calibrate` made, and budget the size of the loaded weights in GB
-    (1e9 bytes), within which the experts that matter most stay MXFP4. layers: such as '3-5', only these, to be
-    measured. jobs: layers in work at once; the result is the same whatever their number.
+    'plain'; calibration is a folder that `ds4-mlx calibrate` made. layers: such as '3-5', only these, to be measured.
+    jobs: layers in work at once; the result is the same whatever their number.
 
     Prints the plan and the progress to `console` (stderr by default); `dry_run` stops after the plan. Raises
     `UserError` for a source, destination or option that cannot be used, before or during the work. After any error,
@@ -81,7 +79,7 @@ def convert(
         raise UserError(f"{destination} leads nowhere (a loop of links). Choose another destination.") from None
     if jobs < 1:
         raise UserError(f"--jobs is {jobs}; expected at least 1.")
-    recipe = _make_recipe(source, Options(profile, method, imatrix, calibration, budget, layers))
+    recipe = _make_recipe(source, Options(profile, method, imatrix, calibration, layers))
     _check_destination(source, destination)
     partial = partial_folder(destination)
     identity = _identity(recipe)

@@ -112,7 +112,6 @@ def make_guide(options: Options, checkpoint: Checkpoint, quantises: bool) -> Gui
             ("--imatrix", options.imatrix),
             ("--calibration", options.calibration),
             ("--method", options.method),
-            ("--budget", options.budget),
         ):
             if value is not None:
                 raise UserError(
@@ -128,7 +127,9 @@ def make_guide(options: Options, checkpoint: Checkpoint, quantises: bool) -> Gui
     if method == "plain":
         if options.imatrix is not None:
             raise UserError("--method plain uses no --imatrix. Leave one of them out.")
-        return PlainGuide({})  # a calibration may be there for --budget alone
+        if options.calibration is not None:
+            raise UserError("--method plain uses no --calibration. Leave one of them out.")
+        return PlainGuide({})
     if options.imatrix is not None:
         if method == "feedback":
             raise UserError("--method feedback needs whole Hessians: --calibration CAL, made by ds4-mlx calibrate.")

@@ -15,5 +15,4 @@ class Options(NamedTuple):
     method: str | None = None
     imatrix: str | Path | None = None
     calibration: str | Path | None = None
-    budget: float | None = None
     layers: str | None = None

@@ -227,12 +227,6 @@ def convert(
             "imatrix: columns weighted by their inputs. plain: by their weights."
         ),
     ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            min=0, metavar="GB", help="Keep MXFP4 where it matters most, within this size of the loaded weights."
-        ),
-    ] = None,
     layers: Annotated[
         str | None,
         typer.Option(metavar="A-B", help="Only these layers, counted from 0: a folder to measure, not to run."),
@@ -252,7 +246,6 @@ def convert(
             method=method.value if method else None,
             imatrix=imatrix,
             calibration=calibration,
-            budget=budget,
             layers=layers,
             jobs=jobs,
             dry_run=dry_run,

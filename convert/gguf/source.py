@@ -34,7 +34,7 @@ _SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 def gguf_recipe(source: Path, options: Options) -> Recipe:
     """The recipe for the file `source`. Raises `UserError` when anything about it or the options is wrong."""
-    for flag in ("imatrix", "calibration", "method", "budget"):
+    for flag in ("imatrix", "calibration", "method"):
         if getattr(options, flag) is not None:
             raise UserError(f"--{flag} serves quantising, but {source} is quantised already. Leave it out.")
     profile = options.profile
