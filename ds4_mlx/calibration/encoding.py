@@ -66,7 +66,7 @@ def _lengthened(
     """The arrays with each row made longer, so that its outputs are on average as large as the original's.
 
     The row that is nearest to w is shorter than it, by 7 % in IQ2_XXS. That costs little in one matrix, but it is no
-    noise: it adds up over gate, up and down and over the experts. In two rows of ds4-tiny's figures it was most of what
+    noise: it adds up over gate, up and down and over the experts. On ds4-tiny it was much of what
     the model lost (docs/quantization.md). q becomes q * (w H w) / (w H q); only its float16 scales change.
     """
     values = get_format(storage).decode(*(arrays[part.name] for part in get_format(storage).parts))
