@@ -134,9 +134,9 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
         "profile": recipe.profile,
         "checkpoint_id": recipe.checkpoint_id,
         "layers": recipe.own.get("layers"),
-        "method": recipe.own.get("method"),
         "imatrix": recipe.own.get("imatrix"),
         "calibration": recipe.own.get("calibration"),
+        "method": recipe.own.get("method"),
         "formats": recipe.formats.table,
         "source": str(recipe.source.resolve()),
     }
