@@ -36,8 +36,13 @@ Encode = Callable[[str, Sequence[range], Callable[[range], mx.array]], Iterator[
 class Guide(Protocol):
     """How the experts of a checkpoint are encoded."""
 
-    own: dict[str, Any]  # for config.json
-    method: str
+    @property
+    def own(self) -> dict[str, Any]:
+        """What config.json says of it."""
+
+    @property
+    def method(self) -> str:
+        """What it is called."""
 
     def check(self, item: Item) -> None:
         """Raises `UserError` if it has nothing for an item: better before hours of work than after."""
@@ -75,9 +80,7 @@ class ImatrixGuide:
 
     def encoder(self, item: Item) -> Encode:
         """As in `Guide`."""
-        return partial(
-            _by_importance, partial(self.imatrix.importance, item.name, item.shape[0], item.shape[-1]), None
-        )
+        return partial(_by_importance, partial(self.imatrix.importance, item.name, item.shape[0], item.shape[-1]), None)
 
 
 @dataclass(frozen=True)

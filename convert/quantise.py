@@ -26,9 +26,7 @@ def weights_at_once() -> int:
     return _ON_CPU if mx.default_device() == mx.Device(mx.cpu) else _ON_GPU
 
 
-def quantise_step(
-    item: Item, storage: str, tensors: Mapping[str, Tensor], check: Checker, guide: Guide
-) -> Step:
+def quantise_step(item: Item, storage: str, tensors: Mapping[str, Tensor], check: Checker, guide: Guide) -> Step:
     """The step that stores the FP4 experts of `item` in the format `storage`. `check` sees every piece that is read."""
     outputs = outputs_of(item, storage)
     read = partial(_read, item, tensors, check)
@@ -72,8 +70,9 @@ def _pieces(
             yield from named_pieces(outputs, named)
     except UserError as error:
         raise UserError(f"{item.name} cannot be quantised: {error}") from None
-    ratios = [float(error / whole) if whole else 0.0 for error, whole in sums]
-    measure(item.name, Loss(*(ratio if there else None for ratio, there in zip(ratios, known, strict=True))))
+    plain, *others = [float(error / whole) if whole else 0.0 for error, whole in sums]
+    by_column, in_outputs = (ratio if there else None for ratio, there in zip(others, known[1:], strict=True))
+    measure(item.name, Loss(plain, by_column, in_outputs))
 
 
 def _squares(error: mx.array, weights: mx.array, encoded: Encoded) -> np.ndarray:

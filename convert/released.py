@@ -23,7 +23,7 @@ from ds4_mlx.errors import UserError
 # what they lose would be paid for in rejected drafts.
 PROFILES: dict[str, dict[str, str]] = {"exact": {}, "q2": {"w1": "iq2_xxs", "w2": "q2_k", "w3": "iq2_xxs"}}
 _WITHOUT_INPUTS = (
-    "columns are weighted by the energy of their weights; --calibration gives the best quality, an imatrix a better one"
+    "columns are weighted by the energy of their weights; --calibration or --imatrix weigh them by their inputs"
 )
 
 

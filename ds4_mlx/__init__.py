@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ds4_mlx.engine.session import Session
     from ds4_mlx.errors import UserError
 
-__version__ = "0.0.1"
+__version__ = "0.1.0"
 
 _HOMES = {
     "Event": "ds4_mlx.engine.generation",

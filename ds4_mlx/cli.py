@@ -15,7 +15,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ds4_mlx.commands.calibrate_app import calibrate
-from ds4_mlx.commands.options import KvDir, Model
+from ds4_mlx.commands.chat_app import HELP as CHAT_HELP
+from ds4_mlx.commands.chat_app import chat
+from ds4_mlx.commands.eval_app import app as eval_app
+from ds4_mlx.commands.options import Effort, KvDir, Model
 from ds4_mlx.commands.serve_app import serve
 from ds4_mlx.commands.sessions_app import app as sessions_app
 from ds4_mlx.errors import UserError
@@ -27,40 +30,34 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(sessions_app, name="sessions")
+app.add_typer(eval_app, name="eval")
 app.command(
     help="Measure what a model's experts are given, for `ds4-mlx convert --calibration`.\n\n"
-    "A text goes through the model layer by layer; one layer is in memory at a time. An interrupted run resumes: repeat "
-    "the command."
+    "A text goes through the model layer by layer; one layer is in memory at a time. An interrupted run resumes: "
+    "repeat the command."
 )(calibrate)
 app.command(
     help="Serve the model over HTTP: OpenAI's chat completions, completions and responses, Anthropic's messages.\n\n"
     "Listens on this machine only, unless told otherwise. Ctrl-C or SIGTERM lets answers end and saves sessions."
 )(serve)
+app.command(help=CHAT_HELP)(chat)
 
 ModelPath = Annotated[Path, typer.Argument(metavar="PATH", help="A model folder.")]
 _PROMPT, _SAMPLING, _OUTPUT, _SESSION = "Prompt", "Sampling", "Output", "Session"
 
 
-class Effort(str, Enum):
-    """The reasoning efforts that prompts know (spec 15.7)."""
-
-    LOW = "low"
-    HIGH = "high"
-    MAX = "max"
-
-
 def _version(wanted: bool) -> None:
     if wanted:
-        from ds4_mlx import __version__
+        from ds4_mlx.commands.version import lines
 
-        typer.echo(f"ds4-mlx {__version__}")
+        typer.echo("\n".join(lines()))
         raise typer.Exit()
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and backend, and exit.")
     ] = False,
 ) -> None:
     pass
@@ -335,6 +332,9 @@ def bench(
     ctx_max: Annotated[int, typer.Option(help="The last one, at most.")] = 2048,
     step: Annotated[int, typer.Option(help="From one to the next.")] = 512,
     gen_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode at each.")] = 64,
+    suffixes: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Time messages of N tokens after the last context.")
+    ] = "",
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write it with device and versions.")
@@ -348,6 +348,7 @@ def bench(
     from ds4_mlx.commands import bench as benchmark
 
     contexts = benchmark.frontiers(ctx_start, ctx_max, step)
+    lengths = benchmark.suffix_lengths(suffixes) if suffixes else []
     if synthetic is not None and model is not None:
         raise UserError("--model and --synthetic name two models; give one of them.")
     if compare and plot is None:
@@ -360,7 +361,7 @@ def bench(
         from ds4_mlx.engine.language_model import open_model
 
         chosen = open_model(model, cache_bytes=0)
-    benchmark.run(chosen, contexts, gen_tokens, csv, json_, plot, compare or [])
+    benchmark.run(chosen, contexts, gen_tokens, csv, json_, plot, compare or [], lengths)
 
 
 def _print_report(module: Any, report: Any, as_json: bool) -> None:

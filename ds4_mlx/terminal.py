@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _UNSAFE = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
 
 
+def safe(text: str) -> str:
+    """A text without control characters but line breaks and tabs."""
+    return text.translate(_UNSAFE)
+
+
 DEFAULT_NOTE = "(the built-in ds4-tiny answers: 23 M parameters, knows little, see its model card; -m names another)"
 
 
@@ -85,14 +90,14 @@ class AnswerPrinter:
 
     def _content(self, text: str) -> None:
         if self._out.is_terminal:
-            self._out.print(text.translate(_UNSAFE), end="")
+            self._out.print(safe(text), end="")
         else:
             sys.stdout.write(text)
             sys.stdout.flush()
 
     def _reasoning(self, text: str) -> None:
         console = self._out if self._out.is_terminal else self._err
-        console.print(text.translate(_UNSAFE), end="", style="dim")
+        console.print(safe(text), end="", style="dim")
 
 
 def note(text: str) -> None:
@@ -118,6 +123,13 @@ def loading_progress() -> Iterator[Callable[[int, int], None] | None]:
         return f"{done / 1e9:.1f}/{total / 1e9:.1f} GB, {rate / 1e9:.1f} GB/s"
 
     with _bar("loading the model", figures) as advance:
+        yield advance
+
+
+@contextmanager
+def counting_progress(title: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr while something is counted through. None when stderr is no terminal."""
+    with _bar(title, lambda done, total, rate: f"{done:,}/{total:,} {unit}, {rate:,.0f}/s") as advance:
         yield advance
 
 

@@ -5,8 +5,8 @@ ids; does not know how rows are computed or what attends to them.
 """
 
 from ds4_mlx.cache.exchange import Import, export_segments, format_info, import_segments, iter_segments
-from ds4_mlx.cache.paged import CachedSequence, Figures, PagedCache
-from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf
+from ds4_mlx.cache.paged import CachedSequence, Figures, PagedCache, SequenceMark
+from ds4_mlx.cache.pool import PAGE, LayerPages, PagePool, PageTable, RowsOf, written
 from ds4_mlx.cache.rows import RowFormat, index_format, kv_format
 from ds4_mlx.cache.segment import Segment
 from ds4_mlx.cache.sizes import boundary_bytes, bytes_per_token, fixed_bytes, session_bytes
@@ -29,6 +29,7 @@ __all__ = [
     "Rows",
     "RowsOf",
     "Segment",
+    "SequenceMark",
     "SequenceState",
     "boundary_bytes",
     "bytes_per_token",
@@ -41,4 +42,5 @@ __all__ = [
     "kv_format",
     "session_bytes",
     "value",
+    "written",
 ]

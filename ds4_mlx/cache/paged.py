@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ds4_mlx.cache.pool import PAGE, PagePool
-from ds4_mlx.cache.state import LayerState, SequenceState
+from ds4_mlx.cache.state import LayerState, Mark, SequenceState
 from ds4_mlx.cache.tree import Match, Node, Place, PrefixTree, key_of
 from ds4_mlx.errors import UserError
 
@@ -124,6 +124,14 @@ class PagedCache:
         )
 
 
+class SequenceMark(NamedTuple):
+    """Where a sequence stood."""
+
+    length: int
+    state: Mark
+    logits: mx.array | None
+
+
 class CachedSequence:
     """Token ids and the model's memory of them.
 
@@ -135,7 +143,8 @@ class CachedSequence:
 
     def __init__(self, cache: PagedCache, *, draft: int = 0) -> None:
         self.cache = cache
-        self.token_ids: list[int] = []
+        self._token_ids: list[int] = []
+        self._drawn: list[mx.array] = []  # those behind them that nobody has looked at yet, int [1]
         self.logits: mx.array | None = None  # float32 [vocab]: of the token after the last, if it is known
         self._draft = draft
         self._tails: list[Place] = []
@@ -150,9 +159,44 @@ class CachedSequence:
         self.logits = None
 
     @property
+    def token_ids(self) -> list[int]:
+        """All tokens. Waits for the device where one of them was fed before it was known."""
+        if self._drawn:
+            drawn, self._drawn = self._drawn, []
+            self._token_ids.extend(np.array(token).item() for token in drawn)
+        return self._token_ids
+
+    @token_ids.setter
+    def token_ids(self, token_ids: list[int]) -> None:
+        self._token_ids, self._drawn = token_ids, []
+
+    @property
+    def length(self) -> int:
+        """How many tokens there are."""
+        return len(self._token_ids) + len(self._drawn)
+
+    def note_fed(self, token_ids: np.ndarray | mx.array) -> None:
+        """Adds tokens that went through the model; an array of MLX has one, which need not be known yet."""
+        if isinstance(token_ids, mx.array):
+            self._drawn.append(token_ids)
+        else:
+            self.token_ids.extend(token_ids.tolist())
+
+    @property
     def owed(self) -> list[int]:
         """Tokens that are known but not in memory."""
-        return self.token_ids[self.state.position :]
+        return [] if self.length == self.state.position else self.token_ids[self.state.position :]
+
+    def mark(self) -> SequenceMark:
+        """For `go_back`."""
+        return SequenceMark(self.length, self.state.mark(), self.logits)
+
+    def go_back(self, mark: SequenceMark) -> None:
+        """Takes back what was fed since `mark`, in memory and in the tree's eyes: as if it had never been."""
+        self.token_ids = self.token_ids[: mark.length]
+        self.state.go_back(mark.state)
+        self.logits = mark.logits
+        self._leave_pages()
 
     def fork(self) -> CachedSequence:
         """Another sequence with the same past, which it shares."""
@@ -250,6 +294,10 @@ class CachedSequence:
     def _roll_back(self, tokens: int) -> None:
         """Sets the length back by a draft's tokens."""
         self.state.roll_back(tokens)
+        self._leave_pages()
+
+    def _leave_pages(self) -> None:
+        """Forgets what is behind the state's position."""
         while self.node.depth > self.state.full_pages and self.node.parent is not None:
             self.node = self.node.parent
         if self._boundary is not None and self._boundary[0] > self.state.position:

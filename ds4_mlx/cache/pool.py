@@ -24,6 +24,20 @@ from ds4_mlx.config import ModelConfig
 PAGE = 128  # tokens: the least common multiple of the compression ratios
 
 
+def written(arrays: Sequence[mx.array], rows: mx.array | None, parts: Sequence[mx.array]) -> tuple[mx.array, ...]:
+    """Arrays of a pool with encoded rows, an array [n, width] per part, put where `rows` [n] says. The same arrays if
+    there are no parts.
+    """
+    if not parts:
+        return tuple(arrays)
+    after = []
+    for array, part in zip(arrays, parts, strict=True):
+        changed = copy.copy(array)  # another handle of the same value: assignment changes the handle
+        changed[rows] = part
+        after.append(changed)
+    return tuple(after)
+
+
 class LayerPages:
     """The rows of one layer in all pages: one array [capacity * rows per page, width] per part of a format."""
 
@@ -49,10 +63,7 @@ class LayerPages:
 
     def write(self, rows: mx.array, parts: Sequence[mx.array]) -> None:
         """Puts encoded rows, an array [n, width] per part, where `rows` [n] says."""
-        for i, part in enumerate(parts):
-            array = copy.copy(self.arrays[i])  # another handle of the same value: assignment changes the handle
-            array[rows] = part
-            self.arrays[i] = array
+        self.arrays = list(written(self.arrays, rows, parts))
 
     def write_run(self, first: int, parts: Sequence[mx.array]) -> None:
         """The same for rows that follow each other from `first` on: copied in one go instead of row by row."""

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ds4_mlx.commands.plotting import pyplot, save
 from ds4_mlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,21 +39,20 @@ class Row:
     peak_bytes: int
 
 
-def measure(model: LanguageModel, contexts: Sequence[int], gen_tokens: int) -> Iterator[Row]:
-    """A row for each of `contexts`, ascending numbers of tokens. Token ids are random.
+def measure(session: Session, contexts: Sequence[int], gen_tokens: int) -> Iterator[Row]:
+    """A row for each of `contexts`, ascending numbers of tokens that an empty session is filled with. Token ids are
+    random.
 
     What compiles at first use is used before anything is timed.
     """
     import mlx.core as mx
-    import numpy as np
 
-    vocab = min(model.config.vocab_size, 1 << 16)
-    ids = np.random.default_rng(0).integers(0, vocab, contexts[-1] + 1).tolist()
+    model = session.model
+    ids = _random_ids(model, contexts[-1] + 1)
     warm = model.session()
     warm.feed(ids[: min(contexts[0], 512)], last_only=True)
     _decode(warm, 4)
     del warm
-    session = model.session()
     for context in contexts:
         mx.reset_peak_memory()
         start, before = time.perf_counter(), session.position
@@ -71,16 +71,65 @@ def measure(model: LanguageModel, contexts: Sequence[int], gen_tokens: int) -> I
         )
 
 
+@dataclass(frozen=True)
+class Suffix:
+    """What a message of `tokens` tokens takes after a context: the best of four forked sessions."""
+
+    tokens: int
+    ms: float
+    tps: float
+
+
+def measure_suffixes(session: Session, lengths: Sequence[int]) -> Iterator[Suffix]:
+    """Feeds random tokens after what the session holds, as many as each of `lengths` says."""
+    import mlx.core as mx
+
+    for length in lengths:
+        ids, best = _random_ids(session.model, length), float("inf")
+        for _ in range(4):  # the first may compile
+            fork = session.fork()
+            mx.synchronize()
+            start = time.perf_counter()
+            mx.eval(fork.feed(ids, last_only=True))
+            best = min(best, time.perf_counter() - start)
+        yield Suffix(length, 1000 * best, length / best)
+
+
+def suffix_lengths(text: str) -> list[int]:
+    """Numbers of tokens from 8,32,128."""
+    try:
+        lengths = [int(part) for part in text.split(",")]
+    except ValueError:
+        lengths = [0]
+    if min(lengths) < 1:
+        raise UserError(f"--suffixes {text} are no lengths; expected numbers of tokens such as 8,32,128.")
+    return lengths
+
+
+def _random_ids(model: LanguageModel, count: int) -> list[int]:
+    import numpy as np
+
+    vocab = min(model.config.vocab_size, 1 << 16)
+    ids: list[int] = np.random.default_rng(0).integers(0, vocab, count).tolist()
+    return ids
+
+
 def _decode(session: Session, tokens: int) -> float:
     """Seconds for as many greedy tokens."""
     import mlx.core as mx
 
+    from ds4_mlx.engine.drawing import Drawing
+    from ds4_mlx.engine.sampling import Sampler, SamplingOptions
+
+    assert session.logits is not None
+    mx.eval(session.logits)
+    drawing = Drawing(session, Sampler(SamplingOptions(temperature=0)), session.logits)
     start = time.perf_counter()
     for _ in range(tokens):
-        assert session.logits is not None
-        session.feed(mx.argmax(session.logits, keepdims=True), last_only=True)
-    mx.eval(session.logits)
-    return time.perf_counter() - start
+        drawing.next()
+    took = time.perf_counter() - start
+    drawing.close()
+    return took
 
 
 def weight_bytes(model: LanguageModel) -> int:
@@ -129,12 +178,15 @@ def run(
     json_file: Path | None = None,
     plot: Path | None = None,
     others: Sequence[Path] = (),
+    suffixes: Sequence[int] = (),
 ) -> None:
-    """Measures and prints a table as it goes; writes what is asked for. `others` are CSV files to draw beside it."""
+    """Measures and prints a table as it goes; writes what is asked for. `others` are CSV files to draw beside it,
+    `suffixes` lengths of messages to feed after the last context.
+    """
     import mlx.core as mx
 
     if plot is not None:
-        _pyplot()  # a missing package is said before an hour of measuring
+        pyplot()  # a missing package is said before an hour of measuring
     earlier = {path.stem: read_csv(path) for path in others}
     loading = time.perf_counter()
     model.fill()
@@ -153,18 +205,25 @@ def run(
         f"weights a token, copying {facts['copy_bytes_per_s'] / 1e9:.0f} GB/s: at most {most:.0f} tokens/s"
     )
     print("context  prefill t/s  first token ms  decode t/s  of copying    cache MB     peak GB")
-    rows = []
-    for row in measure(model, contexts, gen_tokens):
+    rows, session = [], model.session()
+    for row in measure(session, contexts, gen_tokens):
         rows.append(row)
         print(
             f"{row.context:7d}  {row.prefill_tps:11.1f}  {row.first_token_ms:14.1f}  {row.decode_tps:10.2f}  "
             f"{row.decode_tps / most:10.1%}  {row.cache_bytes / 1e6:10.1f}  {row.peak_bytes / 1e9:10.2f}"
         )
         sys.stdout.flush()
+    messages = []
+    if suffixes:
+        print(f"after {session.position} tokens\n suffix  prefill t/s          ms")
+    for suffix in measure_suffixes(session, suffixes):
+        messages.append(asdict(suffix))
+        print(f"{suffix.tokens:7d}  {suffix.tps:11.1f}  {suffix.ms:10.1f}", flush=True)
     if csv_file is not None:
         write_csv(csv_file, rows)
     if json_file is not None:
-        json_file.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+        written = {**facts, "rows": [asdict(row) for row in rows], "suffixes": messages}
+        json_file.write_text(json.dumps(written, indent=2) + "\n")
     if plot is not None:
         draw(plot, {str(facts["model"]): rows, **earlier})
 
@@ -194,28 +253,11 @@ _COLUMNS = {field.name: int if field.type == "int" else float for field in field
 
 def draw(path: Path, tables: dict[str, Sequence[Row]]) -> None:
     """Decode and prefill speed against context, a line per table."""
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, axes = pyplot().subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axis, column, title in zip(axes, ("decode_tps", "prefill_tps"), ("decode", "prefill"), strict=True):
         for name, rows in tables.items():
             axis.plot([row.context for row in rows], [getattr(row, column) for row in rows], marker="o", label=name)
         axis.set(title=title, xlabel="context, tokens", ylabel="tokens/s", ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend()
-    try:
-        figure.savefig(path, dpi=120)
-    except ValueError as error:
-        raise UserError(f"Cannot draw {path}: {error}") from error
-    finally:
-        plt.close(figure)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise UserError("--plot needs matplotlib: pip install 'ds4-mlx[plot]'") from None
-    mpl.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    save(figure, path)

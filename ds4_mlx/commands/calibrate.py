@@ -42,8 +42,8 @@ def run(request: Request) -> None:
     total = sum(piece.size for piece in pieces)
     config = checkpoint.config
     note(
-        f"{total:,} tokens in {len(pieces):,} pieces; {total * config.num_experts_per_tok // config.n_routed_experts:,} "
-        "for each expert of a layer on average"
+        f"{total:,} tokens in {len(pieces):,} pieces; "
+        f"{total * config.num_experts_per_tok // config.n_routed_experts:,} for each expert of a layer on average"
     )
     collect(Task(checkpoint, pieces, texts, request.sequential), output, note)
     calibration = open_calibration(output)

@@ -25,7 +25,8 @@ def calibrate(
         ),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use about this many tokens, chosen by chance; all by default.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Use about this many tokens, chosen by chance; all by default."),
     ] = None,
     length: Annotated[int, typer.Option(min=16, help="Texts are cut into pieces of so many tokens.")] = _LENGTH,
     sequential: Annotated[

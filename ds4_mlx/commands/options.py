@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,3 +14,11 @@ Model = Annotated[
 KvDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where sessions are saved; the platform's folder for caches.")
 ]
+
+
+class Effort(str, Enum):
+    """The reasoning efforts that prompts know (spec 15.7)."""
+
+    LOW = "low"
+    HIGH = "high"
+    MAX = "max"

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ds4_mlx.engine.answer import Answer
+from ds4_mlx.engine.drawing import Drawing
 from ds4_mlx.engine.request import CallArguments, CallBegin, CallEnd, Piece, Text
 from ds4_mlx.engine.sampling import Sampler, SamplingOptions, log_softmax
 from ds4_mlx.engine.stats import Stats, Token
@@ -159,10 +160,12 @@ def _run(
     mx.eval(logits)
     stats.prefill_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
+    drawing = Drawing(session, sampler, logits)
     try:
         while stats.finish_reason is None:
-            chosen = sampler.sample(logits)
-            logs = None if top_logprobs is None else np.array(log_softmax(logits))
+            is_last = stats.limit_reached(max_tokens, limit, more=1) is not None
+            chosen = drawing.next(is_last=is_last)
+            logs = None if top_logprobs is None else np.array(log_softmax(drawing.logits))
             token = Token.of(chosen, session.model.tokenizer.token_bytes(chosen), logs, top_logprobs or 0)
             stats.generated_tokens += 1
             stats.decode_seconds = time.perf_counter() - begin
@@ -170,9 +173,8 @@ def _run(
             stats.finish_reason = stats.finish_reason or stats.limit_reached(max_tokens, limit)
             stats.peak_memory_bytes = mx.get_peak_memory()
             yield from _events(answer, answer.take(), stats)
-            if stats.finish_reason is None:
-                logits = session.feed([token.id], last_only=True)[-1]
     finally:  # be it that the caller went away
+        drawing.close()
         session.sequence.keep()
     yield from _events(answer, answer.finish(), stats)
     done = answer.done(stats)

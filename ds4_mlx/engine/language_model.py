@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -27,6 +27,7 @@ from ds4_mlx.engine.hub import find_model
 from ds4_mlx.engine.memory import check_fits, total_memory
 from ds4_mlx.engine.saving import SavePolicy, check_mark, mark_of
 from ds4_mlx.engine.session import Session, TokenIds
+from ds4_mlx.engine.steering import Steering
 from ds4_mlx.errors import UserError
 from ds4_mlx.model import Batch, Numerics, Transformer
 from ds4_mlx.model.linear import store_as
@@ -111,6 +112,7 @@ class LanguageModel:
         self.cache = PagedCache(pool, cache_bytes)
         self.store = store or SessionStore()
         self.saving = SavePolicy()
+        self.steering: Steering | None = None  # set by `steered`
 
     @property
     def network(self) -> Transformer:
@@ -232,39 +234,39 @@ class LanguageModel:
     ) -> list[mx.array] | list[tuple[mx.array, mx.array]]:
         """One call for several sessions: prompts and single tokens mixed as they come.
 
-        parts: (session, token ids [n]) pairs, each session at most once. Returns for each the logits float32 [n,
+        parts: (session, token ids [n]) pairs, each session at most once; one id as an array of MLX is a token that was
+        drawn from the session's logits, and is not looked at. Returns for each the logits float32 [n,
         vocab], or [1, vocab] with last_only; with_streams adds the last streams [n, hc_mult, hidden_size] that the
         MTP block reads. An error or an interruption leaves every session as it was; if the device itself fails, all
         sessions of the model feed their tokens again at their next call.
         """
-        checked = [(session, self.check_ids(ids)) for session, ids in parts]
+        checked = [(session, self._checked(ids)) for session, ids in parts]
         sessions = [session for session, _ in checked]
         if not checked:
             raise UserError("forward needs at least one (session, token ids) pair.")
         if len({id(session) for session in sessions}) < len(sessions):
             raise UserError("A session may appear only once in a forward call; join its tokens.")
         for session, ids in checked:
-            self.check_room(session, len(ids))
+            self.check_room(session, ids.shape[0])
         for session in sessions:
             session.catch_up()
         pool = self.cache.pool
         for session, ids in checked:
-            session.state.make_room(len(ids))
-        before, pages = [session.state.mark() for session in sessions], pool.snapshot()
+            session.state.make_room(ids.shape[0])
+        before, pages = [session.sequence.mark() for session in sessions], pool.snapshot()
         try:
             batch = Batch.of([(session.state, ids) for session, ids in checked])
-            h = self.network(batch)
+            h = self.network(batch, self.steering)
             # The output matrix is wide: apply it only to the rows somebody asked for.
             rows = [span.stop - 1 for span in batch.spans]
             flat = self.network.logits(h[mx.array(rows)] if last_only else h)
             last = [mx.take(flat, i if last_only else row, axis=0) for i, row in enumerate(rows)]
             for session, ids in checked:
-                session.token_ids.extend(ids.tolist())
+                session.sequence.note_fed(ids)
         except BaseException:  # Ctrl-C above all
             pool.restore(pages)
             for session, mark in zip(sessions, before, strict=True):
-                session.state.go_back(mark)
-                del session.token_ids[session.state.position :]
+                session.sequence.go_back(mark)
             raise
         del before, pages  # held, they would make the evaluation copy the pool
         for session, row in zip(sessions, last, strict=True):
@@ -282,6 +284,31 @@ class LanguageModel:
         if with_streams:
             return [(logit, h[span.rows]) for logit, span in zip(logits, batch.spans, strict=True)]
         return logits
+
+    def streams(self, token_ids: TokenIds) -> mx.array:
+        """The streams after every layer, for tokens that stand alone: [layers, n, hc_mult, hidden_size] in the
+        activations' dtype. Nothing is kept: neither a session nor the cache learns of them.
+        """
+        seen: list[mx.array] = []
+
+        def note(layer: int, h: mx.array) -> mx.array:
+            seen.append(h if self.steering is None else self.steering(layer, h))
+            return seen[-1]
+
+        self.network(Batch.of([(self.new_state(), self.check_ids(token_ids))]), note)
+        return mx.stack(seen)
+
+    def steered(self, additions: Mapping[int, mx.array]) -> LanguageModel:
+        """This model with something added to its streams: layer -> [hidden_size] (to all of them) or [hc_mult,
+        hidden_size], behind that layer and at every token.
+
+        It shares the weights; its cache is its own, and so are sessions on disk, for what it remembers is not what this
+        one would. Raises `UserError` for a layer or a shape that is not there.
+        """
+        twin = LanguageModel(self.checkpoint, self.tokenizer, self.numerics, self.cache.budget, self.store)
+        twin._network = self.network
+        twin.steering = Steering(additions, self.config)
+        return twin
 
     def mtp_logits(
         self, h: mx.array, token_ids: TokenIds, *, state: SequenceState | None = None, block: int = 0
@@ -318,6 +345,11 @@ class LanguageModel:
         Options and events: `ds4_mlx.engine.generation.generate_events`.
         """
         return generate_events(self, messages_or_text, **options)
+
+    def _checked(self, token_ids: TokenIds) -> np.ndarray | mx.array:
+        if isinstance(token_ids, mx.array) and token_ids.shape == (1,):
+            return token_ids
+        return self.check_ids(token_ids)
 
     def check_ids(self, token_ids: TokenIds) -> np.ndarray:
         """Token ids as int64 [n]. Raises `UserError` if there are none or one is outside the vocabulary."""

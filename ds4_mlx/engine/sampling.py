@@ -76,6 +76,11 @@ class Draw:
         """What must be evaluated before `result`."""
         return [self._token, self._sound]
 
+    @property
+    def token(self) -> mx.array:
+        """int [], perhaps not evaluated yet."""
+        return self._token
+
     def result(self) -> int:
         """The token. Raises `UserError` if the model did not give numbers."""
         if not self._sound:
@@ -121,6 +126,11 @@ class Sampler:
             return Draw(mx.argmax(logits), sound)
         self._key, key = mx.random.split(self._key)
         return Draw(mx.random.categorical(self.log_probabilities(logits), key=key), sound)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a draw depends on the tokens before it, so that `accept` must be called in between."""
+        return bool(self.options.presence_penalty or self.options.frequency_penalty)
 
     def accept(self, token_id: int) -> None:
         """Notes that the token was generated."""

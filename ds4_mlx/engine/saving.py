@@ -64,6 +64,7 @@ def mark_of(model: LanguageModel) -> ModelMark:
     words = [str(numerics.dtype).rpartition(".")[-1]]
     words += ["simulated"] if numerics.simulate_quantization else []
     words += ["activations"] if numerics.simulate_activations else []
+    words += [f"steered {model.steering.fingerprint}"] if model.steering is not None else []
     return ModelMark(checkpoint.identity(), weights, " ".join(words))
 
 

@@ -43,7 +43,7 @@ class Session:
     @property
     def position(self) -> int:
         """Tokens fed so far."""
-        return len(self.sequence.token_ids)
+        return self.sequence.length
 
     @property
     def logits(self) -> mx.array | None:
@@ -87,6 +87,14 @@ class Session:
                 mx.eval(logits)
                 on_progress(feed.done, len(ids))
         return rows[0] if len(rows) == 1 else mx.concatenate(rows)
+
+    def feed_drawn(self, token: mx.array) -> mx.array:
+        """Feeds a token that was drawn from this session's logits, int [], before anybody knows which: the device goes
+        on while the host looks at it. Returns float32 [vocab], the logits of the token after it.
+        """
+        self.model.check_room(self, 1)
+        (logits,) = self.model.forward([(self, token.reshape(1))], last_only=True)
+        return logits[0]
 
     def catch_up(self) -> None:
         """Feeds what is owed: tokens before the position, up to 2,047 after `rewind` if their states were kept."""

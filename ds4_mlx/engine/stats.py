@@ -42,11 +42,14 @@ class Stats:
     seed: int = 0
     finish_reason: FinishReason | None = None
 
-    def limit_reached(self, max_tokens: int | None, context: int) -> FinishReason | None:
-        """Why no further token may follow: as many as were asked for, or as prompt and answer have room for."""
-        if self.generated_tokens == max_tokens:
+    def limit_reached(self, max_tokens: int | None, context: int, *, more: int = 0) -> FinishReason | None:
+        """Why no further token may follow once there are `more`: as many as were asked for, or as prompt and answer
+        have room for.
+        """
+        generated = self.generated_tokens + more
+        if generated == max_tokens:
             return "length"
-        return "context" if self.prompt_tokens + self.generated_tokens >= context else None
+        return "context" if self.prompt_tokens + generated >= context else None
 
     @property
     def prefill_tps(self) -> float:

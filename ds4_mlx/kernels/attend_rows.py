@@ -202,24 +202,36 @@ _ATTEND = """
 """
 
 _COMBINE = """
+    threadgroup float shares[SPLITS];
+    threadgroup float all;
     uint head = threadgroup_position_in_grid.x;
     uint token = threadgroup_position_in_grid.y;
+    uint lane = thread_index_in_simdgroup;
     uint c = 4 * thread_index_in_threadgroup;
     size_t first = size_t(token) * SPLITS * HEADS + head;
-    float top = -INFINITY;
-    for (uint s = 0; s < SPLITS; s++) {
-      if (softmax[2 * (first + s * HEADS) + 1] != 0.0f) { top = metal::max(top, softmax[2 * (first + s * HEADS)]); }
+    // A lane has a split. Sums of one without keys are zeros.
+    if (simdgroup_index_in_threadgroup == 0) {
+      float part = 0.0f;
+      float most = -INFINITY;
+      if (lane < SPLITS) { part = softmax[2 * (first + lane * HEADS) + 1]; }
+      if (part != 0.0f) { most = softmax[2 * (first + lane * HEADS)]; }
+      float top = simd_max(most);
+      float share = part != 0.0f ? metal::exp(most - top) : 0.0f;
+      if (lane < SPLITS) { shares[lane] = share; }
+      part = simd_sum(part * share);
+      if (lane == 0) { all = metal::exp(float(sink[head]) - top) + part; }
     }
-    float total = metal::exp(float(sink[head]) - top);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float total = all;
     float4 sum = float4(0.0f);
+    const device float* sums = partial + first * WIDTH + metal::min(c, uint(WIDTH - 4));
+    #pragma unroll 16
     for (uint s = 0; s < SPLITS; s++) {
-      size_t from = first + s * HEADS;
-      float part = softmax[2 * from + 1];
-      if (part != 0.0f && c < WIDTH) {
-        float weight = metal::exp(softmax[2 * from] - top);
-        total += part * weight;
-        sum = sum + *((const device float4*)(partial + from * WIDTH + c)) * weight;
-      }
+      uint4 words = *((const device uint4*)(sums + size_t(s) * HEADS * WIDTH));
+      sum.x += as_type<float>(words.x) * shares[s];
+      sum.y += as_type<float>(words.y) * shares[s];
+      sum.z += as_type<float>(words.z) * shares[s];
+      sum.w += as_type<float>(words.w) * shares[s];
     }
     if (c < WIDTH) {
       sum = sum / total;

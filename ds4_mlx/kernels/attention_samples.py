@@ -110,6 +110,22 @@ def attend_samples(ratio: int, *, choosing: bool) -> Iterator[list[mx.array]]:
         yield attend_inputs(RELEASED, dtype, QUERIES, ratio, topk=512 if choosing else 0)
 
 
+def attend_tiles_inputs(
+    sizes: Sizes, dtype: mx.Dtype, queries: tuple[Query, ...], ratio: int, *, topk: int
+) -> list[mx.array]:
+    """Inputs of `attend_tiles_kernel`: those of `attend_kernel`, sinks and angles."""
+    q, rows, pages, chosen, *parts = attend_inputs(sizes, dtype, queries, ratio, topk=topk)
+    sink = normal(np.random.default_rng(sizes.heads), (sizes.heads,), mx.float32)
+    turns = angles(len(queries), (sizes.width - sizes.nope) // 2)
+    return [q, rows, pages, chosen, sink, *turns, *parts]
+
+
+def attend_tiles_samples(ratio: int, *, choosing: bool) -> Iterator[list[mx.array]]:
+    """Inputs of the released sizes."""
+    for dtype in DTYPES:
+        yield attend_tiles_inputs(RELEASED, dtype, QUERIES * 3, ratio, topk=512 if choosing else 0)
+
+
 def combine_inputs(sizes: Sizes, splits: int) -> list[mx.array]:
     """Inputs of `combine_kernel`; some splits had no keys."""
     rng = np.random.default_rng([*sizes, splits])

@@ -109,3 +109,28 @@ def combine_twin(
     weights = mx.where(total == 0, 0, mx.exp(top - most))
     whole = (total * weights).sum(axis=1) + mx.exp(sink[:, None] - most[:, 0])
     return [turn_pairs(((partial * weights).sum(axis=1) / whole).astype(dtype), cos, -sin)]
+
+
+def attend_tiles_twin(
+    ratio: int,
+    choosing: bool,
+    q: mx.array,
+    queries: mx.array,
+    pages: mx.array,
+    chosen: mx.array,
+    sink: mx.array,
+    cos: mx.array,
+    sin: mx.array,
+    *parts: mx.array,
+) -> list[mx.array]:
+    """`attend_tiles`: each query's attention with the sink, turned back. Waits for `queries`."""
+    window, entries, outputs = PackedKV(*parts[:3]), PackedKV(*parts[3:]), []
+    for token, query in enumerate(np.array(queries)):
+        keys = keys_of(ratio, choosing, query, pages, chosen[token % chosen.shape[0]], window, entries)
+        keys = keys.astype(mx.float32)
+        scores = q[token].astype(mx.float32) @ keys.T * q.shape[-1] ** -0.5  # [H, n]
+        top = scores.max(axis=-1, keepdims=True)
+        weights = mx.exp(scores - top)
+        whole = weights.sum(axis=-1, keepdims=True) + mx.exp(sink[:, None] - top)
+        outputs.append((weights @ keys / whole).astype(q.dtype))
+    return [turn_pairs(mx.stack(outputs), cos, -sin)]

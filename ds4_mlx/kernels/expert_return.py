@@ -17,7 +17,7 @@ import numpy as np
 from ds4_mlx.kernels import expert_samples, stream_samples
 from ds4_mlx.kernels.dense_rows import ROWS
 from ds4_mlx.kernels.dense_samples import DTYPES, random_floats, random_matrix
-from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, products_text
+from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, matrix_type, products_text
 from ds4_mlx.kernels.dense_twins import decoded, parts_of
 from ds4_mlx.kernels.expert_rows import EARLIER, MOST_TOKENS, down_kernel
 from ds4_mlx.kernels.expert_samples import Sizes
@@ -44,6 +44,8 @@ _BODY = """
     uint row0 = tile * TILE + row;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
+    Old<N, (TOKENS * N * TILE + 32 * SIMDGROUPS - 1) / (32 * SIMDGROUPS)> old;
+    load_old<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, h, mix, tile * TILE, thread_index_in_threadgroup);
     for (uint pair = simdgroup % 2; pair < PAIRS; pair += 2) {{
       uint expert = experts[pair];
       {earlier}
@@ -78,7 +80,11 @@ _BODY = """
     rows.stride = KS;
     float shared[ROWS * TOKENS];
     row = simdgroup * ROWS;
-    products_of<KS, ROWS, TOKENS>({shared}, rows, tile * TILE + row, D, lane, shared);
+    {type} shared_row[ROWS];
+    Batch<ROWS, AHEAD, {type}> batch;
+    rows_from<KS, ROWS>({shared}, tile * TILE + row, D, shared_row);
+    begin_products<KS>(batch, shared_row, lane);
+    products_of<KS, ROWS, TOKENS>(shared_row, batch, rows, lane, shared);
     #pragma unroll
     for (uint i = 0; i < ROWS * TOKENS; i++) {{
       uint place = (i % TOKENS + 1) * (SLOTS + 1) - 1;
@@ -92,8 +98,7 @@ _BODY = """
       y[i] = float(static_cast<T>(sum));
     }}
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(
-        y, h, mix, tile * TILE, thread_index_in_threadgroup, streams, z);
+    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, y, tile * TILE, thread_index_in_threadgroup, streams, z);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sum_site<M, N, D, TILE, SIMDGROUPS, TOKENS>(site, z, tile, simdgroup, lane, sums);
 """
@@ -115,6 +120,7 @@ def _launch(
         ("K", inner.shape[1]),
         ("KS", common.shape[1]),
         ("ROWS", ROWS),
+        ("AHEAD", 4 if common.shape[0] <= 2 else 2),
         ("EXPERT_ROWS", _ROWS),
         ("SLOTS", experts.shape[1]),
         ("PAIRS", experts.size),
@@ -166,7 +172,11 @@ def expert_return_kernel(name: str, storage: str) -> Kernel:
     runs = run_text(name)
     arrays = [*arrays_of(storage, "s"), *runs.arrays("w2"), *(["lookup"] if runs.table else [])]
     body = _BODY.format(
-        table=runs.table_text, earlier=EARLIER, w2=", ".join(runs.arrays("w2")), shared=matrix_text(storage, "s")
+        table=runs.table_text,
+        earlier=EARLIER,
+        w2=", ".join(runs.arrays("w2")),
+        shared=matrix_text(storage, "s"),
+        type=matrix_type(storage),
     )
     text = KernelText(
         f"expert_return_{name}_{storage}",

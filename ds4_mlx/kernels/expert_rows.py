@@ -14,6 +14,7 @@ from functools import cache, partial
 
 import mlx.core as mx
 
+from ds4_mlx.kernels.block_text import block_text
 from ds4_mlx.kernels.expert_samples import ROW_SIZES, down_inputs, gate_up_inputs, samples
 from ds4_mlx.kernels.expert_twins import down_twin, gate_up_twin
 from ds4_mlx.kernels.kernel import Kernel, Launch
@@ -27,6 +28,10 @@ MOST_TOKENS = 8
 _GATE_UP_ROWS = 2
 _DOWN_ROWS = 4
 _SIMDGROUPS = 8  # per threadgroup
+# By blocks: simdgroups that share a row.
+_GATE_UP_SPLITS = 2
+DOWN_SPLITS = 2
+_DOWN_SIMDGROUPS = 12
 
 # totals[r] += run codes[r] times the 32 numbers at `from`, part by part: few numbers are in registers at a time.
 _HEADER = """
@@ -162,10 +167,135 @@ _DOWN = """
 """
 
 
+# The same by blocks (`block_text`): a simdgroup has 8 rows of both matrices and every SPLITS-th block of them.
+_GATE_UP_BLOCKS = """
+    constexpr uint RUNS = K / 32;
+    constexpr uint STRIPE = 8 * (SIMDGROUPS / SPLITS);  // rows of a threadgroup
+    {table}
+    threadgroup float sums[2 * SPLITS * STRIPE];
+    uint lane = thread_index_in_simdgroup;
+    uint split = simdgroup_index_in_threadgroup % SPLITS;
+    uint row = simdgroup_index_in_threadgroup / SPLITS * 8 + lane / 4;
+    uint row0 = threadgroup_position_in_grid.x * STRIPE;
+    uint pair = threadgroup_position_in_grid.y;
+    uint expert = experts[pair];
+    {earlier}
+    if (earlier % SHARED == 0) {{
+      size_t first = (size_t(expert) * N + metal::min(row0 + row, uint(N - 1))) * RUNS + lane % 4;
+      uint served = 0;
+      for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
+        if (experts[q] != expert) {{ continue; }}
+        served += 1;
+        float totals[2];
+        totals[0] = 0.0f;
+        totals[1] = 0.0f;
+        const device T* from = x + size_t(q / SLOTS) * K + 32 * (lane % 4);
+        #pragma unroll 1
+        for (uint block = split; block < K / 256; block += SPLITS) {{
+          Block<2> codes;
+          codes.first[0] = load_run({w1}, first + 8 * block);
+          codes.second[0] = load_run({w1}, first + 8 * block + 4);
+          codes.first[1] = load_run({w3}, first + 8 * block);
+          codes.second[1] = load_run({w3}, first + 8 * block + 4);
+          add_block(codes, table, from + 256 * block, lane, totals);
+        }}
+        float g = sum_of_four(totals[0]);
+        float u = sum_of_four(totals[1]);
+        if (lane % 4 == 0) {{
+          sums[split * STRIPE + row] = g;
+          sums[(SPLITS + split) * STRIPE + row] = u;
+        }}
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        for (uint i = thread_index_in_threadgroup; i < STRIPE; i += 32 * SIMDGROUPS) {{
+          if (row0 + i < N) {{
+            float gate = 0.0f;
+            float up = 0.0f;
+            for (uint s = 0; s < SPLITS; s++) {{
+              gate += sums[s * STRIPE + i];
+              up += sums[(SPLITS + s) * STRIPE + i];
+            }}
+            gate = metal::min(float(static_cast<T>(gate)), limit);
+            up = metal::clamp(float(static_cast<T>(up)), -limit, limit);
+            inner[size_t(q) * N + row0 + i] = static_cast<T>(gate / (1.0f + metal::exp(-gate)) * up * weights[q]);
+          }}
+        }}
+        if (SHARED > 1) {{ threadgroup_barrier(mem_flags::mem_threadgroup); }}
+      }}
+    }}
+"""
+
+# products[(row * PAIRS + pair) * SPLITS + split], of 16 rows from row0 on and every pair, by blocks. A simdgroup has
+# one (pair, split) after the other, rows lane / 4 and lane / 4 + 8.
+DOWN_BLOCKS = """for (uint item = simdgroup_index_in_threadgroup; item < PAIRS * SPLITS; item += SIMDGROUPS) {{
+      uint pair = item / SPLITS;
+      uint split = item % SPLITS;
+      uint expert = experts[pair];
+      {earlier}
+      if (earlier % SHARED == 0) {{
+        uint row = row0 + lane / 4;
+        size_t upper = (size_t(expert) * CHANNELS + metal::min(row, uint(CHANNELS - 1))) * RUNS + lane % 4;
+        size_t lower = (size_t(expert) * CHANNELS + metal::min(row + 8, uint(CHANNELS - 1))) * RUNS + lane % 4;
+        uint served = 0;
+        for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
+          if (experts[q] != expert) {{ continue; }}
+          served += 1;
+          float totals[2];
+          totals[0] = 0.0f;
+          totals[1] = 0.0f;
+          const device T* from = inner + size_t(q) * K + 32 * (lane % 4);
+          #pragma unroll 1
+          for (uint block = split; block < K / 256; block += SPLITS) {{
+            Block<2> codes;
+            codes.first[0] = load_run({w2}, upper + 8 * block);
+            codes.second[0] = load_run({w2}, upper + 8 * block + 4);
+            codes.first[1] = load_run({w2}, lower + 8 * block);
+            codes.second[1] = load_run({w2}, lower + 8 * block + 4);
+            add_block(codes, table, from + 256 * block, lane, totals);
+          }}
+          float above = sum_of_four(totals[0]);
+          float below = sum_of_four(totals[1]);
+          if (lane % 4 == 0) {{
+            products[(lane / 4 * PAIRS + q) * SPLITS + split] = above;
+            products[((lane / 4 + 8) * PAIRS + q) * SPLITS + split] = below;
+          }}
+        }}
+      }}
+    }}"""
+
+_DOWN_BY_BLOCKS = """
+    constexpr uint RUNS = K / 32;
+    constexpr uint CHANNELS = N;
+    {table}
+    threadgroup float products[16 * PAIRS * SPLITS];
+    uint lane = thread_index_in_simdgroup;
+    uint row0 = threadgroup_position_in_grid.x * 16;
+    {blocks}
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    // Slots in their order, whichever simdgroup made them: a token's sum does not depend on the others in the call.
+    for (uint i = thread_index_in_threadgroup; i < 16 * (PAIRS / SLOTS); i += 32 * SIMDGROUPS) {{
+      uint r = i % 16;
+      uint token = i / 16;
+      if (row0 + r < N) {{
+        float sum = 0.0f;
+        for (uint s = 0; s < SLOTS; s++) {{
+          float product = 0.0f;
+          for (uint p = 0; p < SPLITS; p++) {{
+            product += products[(r * PAIRS + token * SLOTS + s) * SPLITS + p];
+          }}
+          sum += float(static_cast<T>(product));
+        }}
+        y[size_t(token) * N + row0 + r] = sum;
+      }}
+    }}
+"""
+
+
 def _text(
     name: str, body: str, runs: RunText, inputs: Sequence[str], matrices: Sequence[str], output: str
 ) -> KernelText:
     pieces = {matrix: ", ".join(runs.arrays(matrix)) for matrix in matrices}
+    if body is _DOWN_BY_BLOCKS:
+        pieces["blocks"] = DOWN_BLOCKS.format(earlier=EARLIER, **pieces)
     source = body.format(table=runs.table_text, earlier=EARLIER, **pieces)
     arrays = [array for matrix in matrices for array in runs.arrays(matrix)]
     names = [*inputs, *arrays, *(["lookup"] if runs.table else [])]
@@ -174,7 +304,7 @@ def _text(
         tuple(names),
         (output,),
         source,
-        VECTORS + runs.header + runs.rows + _HEADER,
+        VECTORS + runs.header + runs.rows + _HEADER + (block_text(runs.blocks) if runs.blocks else ""),
     )
 
 
@@ -194,9 +324,18 @@ def _template(x: mx.array, experts: mx.array, rows: int, each: int, simdgroups: 
 
 
 def _launch_gate_up(
-    x: mx.array, experts: mx.array, weights: mx.array, limit: mx.array, *arrays: mx.array, table: int
+    x: mx.array, experts: mx.array, weights: mx.array, limit: mx.array, *arrays: mx.array, table: int, blocks: bool
 ) -> Launch:
     rows = arrays[0].shape[1]
+    if blocks:
+        stripe = 8 * _SIMDGROUPS // _GATE_UP_SPLITS
+        return Launch(
+            [*_template(x, experts, rows, 1, _SIMDGROUPS, table), ("SPLITS", _GATE_UP_SPLITS)],
+            (32 * _SIMDGROUPS * -(-rows // stripe), experts.size, 1),
+            (32 * _SIMDGROUPS, 1, 1),
+            [(experts.size, rows)],
+            [x.dtype],
+        )
     groups = -(-rows // (_GATE_UP_ROWS * _SIMDGROUPS))
     return Launch(
         _template(x, experts, rows, _GATE_UP_ROWS, _SIMDGROUPS, table),
@@ -207,8 +346,17 @@ def _launch_gate_up(
     )
 
 
-def _launch_down(inner: mx.array, experts: mx.array, *arrays: mx.array, table: int) -> Launch:
+def _launch_down(inner: mx.array, experts: mx.array, *arrays: mx.array, table: int, blocks: bool) -> Launch:
     rows = arrays[0].shape[1]
+    if blocks:
+        simdgroups = min(_DOWN_SIMDGROUPS, experts.size * DOWN_SPLITS)
+        return Launch(
+            [*_template(inner, experts, rows, 16, simdgroups, table), ("SPLITS", DOWN_SPLITS)],
+            (32 * simdgroups * -(-rows // 16), 1, 1),
+            (32 * simdgroups, 1, 1),
+            [(experts.shape[0], rows)],
+            [mx.float32],
+        )
     simdgroups = min(_SIMDGROUPS, experts.size)
     return Launch(
         _template(inner, experts, rows, _DOWN_ROWS, simdgroups, table),
@@ -225,8 +373,9 @@ def gate_up_kernel(name: str) -> Kernel:
     the format's table) -> inner [T * k, N] in the dtype of x, for at most `MOST_TOKENS` tokens.
     """
     runs = run_text(name)
-    text = _text("expert_gate_up", _GATE_UP, runs, ("x", "experts", "weights", "limit"), ("w1", "w3"), "inner")
-    launch = partial(_launch_gate_up, table=runs.table_size)
+    body, names = _GATE_UP_BLOCKS if runs.blocks else _GATE_UP, ("x", "experts", "weights", "limit")
+    text = _text("expert_gate_up", body, runs, names, ("w1", "w3"), "inner")
+    launch = partial(_launch_gate_up, table=runs.table_size, blocks=runs.blocks is not None)
     return Kernel(text, partial(gate_up_twin, name), launch, partial(samples, gate_up_inputs, ROW_SIZES, name))
 
 
@@ -234,6 +383,6 @@ def gate_up_kernel(name: str) -> Kernel:
 def down_kernel(name: str) -> Kernel:
     """(inner [T * k, K], experts uint32 [T, k], arrays of w2 [E, N, ...], and the format's table) -> float32 [T, N]."""
     runs = run_text(name)
-    text = _text("expert_down", _DOWN, runs, ("inner", "experts"), ("w2",), "y")
-    launch = partial(_launch_down, table=runs.table_size)
+    text = _text("expert_down", _DOWN_BY_BLOCKS if runs.blocks else _DOWN, runs, ("inner", "experts"), ("w2",), "y")
+    launch = partial(_launch_down, table=runs.table_size, blocks=runs.blocks is not None)
     return Kernel(text, partial(down_twin, name), launch, partial(samples, down_inputs, ROW_SIZES, name))

@@ -39,6 +39,13 @@ def index_scores_samples() -> Iterator[list[mx.array]]:
         yield index_scores_inputs(64, INDEX_WIDTH, dtype, QUERIES)
 
 
+def index_tiles_samples() -> Iterator[list[mx.array]]:
+    """More tokens than a threadgroup takes, of two sequences, at the released sizes."""
+    queries = *(Query(1, 0, end) for end in range(1_330, 1_337)), *(Query(0, 0, end) for end in range(1, 40, 3))
+    for dtype in DTYPES:
+        yield index_scores_inputs(64, INDEX_WIDTH, dtype, queries)
+
+
 def best_entries_inputs(tokens: int, count: int, *, given: bool) -> list[mx.array]:
     """Inputs of `best_entries_kernel`: many equal scores, some zeros of either sign; queries see all, few, or none."""
     rng = np.random.default_rng([tokens, count])

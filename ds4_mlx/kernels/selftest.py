@@ -8,6 +8,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attend_tiles import attend_tiles_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.dense_rows import dense_kernel
 from ds4_mlx.kernels.dense_twins import Job
@@ -15,12 +16,14 @@ from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_rows import down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries_kernel
+from ds4_mlx.kernels.index_tiles import INDEX_TILES
 from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pack_rows import PACK_INDEX, pack_kv_kernel
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, KINDS, pool_kernel
 from ds4_mlx.kernels.route import HASHED, scored_kernel
 from ds4_mlx.kernels.row_samples import DTYPES, NOPE
 from ds4_mlx.kernels.runs import FORMATS
+from ds4_mlx.kernels.stream_many import MANY_EXPERT_RETURN, MANY_RETURN, MANY_SUMS
 from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, dense_return_kernel, enter_kernel
 from ds4_mlx.kernels.unpack_rows import UNPACK_KV, unpack_index_kernel
 
@@ -36,6 +39,9 @@ KERNELS: list[Kernel] = [
     enter_kernel(20),
     *(dense_return_kernel(storage) for storage in ("mxfp8", "q8_0")),
     LEAVE,
+    MANY_SUMS,
+    MANY_RETURN,
+    MANY_EXPERT_RETURN,
     *(expert_return_kernel(name, "mxfp8") for name in FORMATS),
     pack_kv_kernel(NOPE),
     UNPACK_KV,
@@ -47,7 +53,12 @@ KERNELS: list[Kernel] = [
     attend_kernel(4, choosing=True),
     attend_kernel(128, choosing=False),
     *(combine_kernel(dtype) for dtype in DTYPES),
+    attend_tiles_kernel(0, choosing=False),
+    attend_tiles_kernel(4, choosing=False),
+    attend_tiles_kernel(4, choosing=True),
+    attend_tiles_kernel(128, choosing=False),
     INDEX_SCORES,
+    INDEX_TILES,
     *(best_entries_kernel(512, 2_048, given=given) for given in (False, True)),
     KEEP_ROWS,
     *(pool_kernel(kind, dtype) for kind in KINDS for dtype in DTYPES),

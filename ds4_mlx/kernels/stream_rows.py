@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from ds4_mlx.kernels import stream_samples as samples
 from ds4_mlx.kernels.dense_rows import ROWS
-from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, products_text
+from ds4_mlx.kernels.dense_text import arrays_of, matrix_text, matrix_type, products_text
 from ds4_mlx.kernels.kernel import Kernel, Launch
 from ds4_mlx.kernels.metal_on_cuda import KernelText
 from ds4_mlx.kernels.metal_on_cuda.signature import TemplateValue
@@ -24,6 +24,7 @@ from ds4_mlx.kernels.vectors_text import LOAD_8
 
 _SIMDGROUPS = TILE // ROWS  # per threadgroup of the kernels that write streams
 _MOST_THREADS = 512
+_RETURN_AHEAD = 2  # units of weights that are read before the first is used, measured on an H200
 
 _SITE_SUMS = """
     threadgroup float z[TOKENS * N * TILE];
@@ -48,18 +49,23 @@ _DENSE_RETURN = """
     uint tile = threadgroup_position_in_grid.x;
     Site<M, N, D, TILE, SIMDGROUPS> site;
     load_site(site, fn, tile * TILE, simdgroup, lane);
+    Old<N, (TOKENS * N * TILE + 32 * SIMDGROUPS - 1) / (32 * SIMDGROUPS)> old;
+    load_old<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, h, mix, tile * TILE, thread_index_in_threadgroup);
+    {type} row[ROWS];
+    Batch<ROWS, AHEAD, {type}> batch;
+    rows_from<K, ROWS>({matrix}, tile * TILE + simdgroup * ROWS, D, row);
+    begin_products<K>(batch, row, lane);
     Rows<T> rows;
     rows.x = u;
     rows.stride = K;
     float dots[ROWS * TOKENS];
-    products_of<K, ROWS, TOKENS>({matrix}, rows, tile * TILE + simdgroup * ROWS, D, lane, dots);
+    products_of<K, ROWS, TOKENS>(row, batch, rows, lane, dots);
     #pragma unroll
     for (uint i = 0; i < ROWS * TOKENS; i++) {{
       if (lane == i) {{ y[i % TOKENS * TILE + simdgroup * ROWS + i / TOKENS] = float(static_cast<T>(dots[i])); }}
     }}
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(
-        y, h, mix, tile * TILE, thread_index_in_threadgroup, streams, z);
+    write_back<N, D, TILE, TOKENS, 32 * SIMDGROUPS>(old, y, tile * TILE, thread_index_in_threadgroup, streams, z);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sum_site<M, N, D, TILE, SIMDGROUPS, TOKENS>(site, z, tile, simdgroup, lane, sums);
 """
@@ -68,17 +74,24 @@ _DENSE_RETURN = """
 _ENTER_HEADER = """
 METAL_FUNC float sigmoid(float x) { return 1.0f / (1.0f + metal::exp(-x)); }
 
-// `totals` of rows first..last - 1 and of the squares
-template <uint M, uint TILES, uint SIMDGROUPS>
-METAL_FUNC void total(
-    const device float* sums, uint first, uint last, uint simdgroup, uint lane, threadgroup float* totals) {
-  for (uint i = first + simdgroup; i < last + 1; i += SIMDGROUPS) {
-    uint m = i == last ? M : i;
-    float sum = 0.0f;
+// `totals` of rows FIRST..LAST - 1 and of the squares
+template <uint M, uint FIRST, uint LAST, uint TILES, uint SIMDGROUPS>
+METAL_FUNC void total(const device float* sums, uint simdgroup, uint lane, threadgroup float* totals) {
+  constexpr uint ROUNDS = (LAST - FIRST + SIMDGROUPS) / SIMDGROUPS;
+  float own[ROUNDS];
+  #pragma unroll
+  for (uint i = 0; i < ROUNDS; i++) {
+    uint row = metal::min(FIRST + simdgroup + i * SIMDGROUPS, LAST);
+    uint m = row == LAST ? M : row;
+    own[i] = 0.0f;
     #pragma unroll 8
-    for (uint tile = lane; tile < TILES; tile += 32) { sum += sums[m * TILES + tile]; }
-    sum = metal::simd_sum(sum);
-    if (lane == 0) { totals[m] = sum; }
+    for (uint tile = lane; tile < TILES; tile += 32) { own[i] += sums[m * TILES + tile]; }
+  }
+  #pragma unroll
+  for (uint i = 0; i < ROUNDS; i++) {
+    uint row = FIRST + simdgroup + i * SIMDGROUPS;
+    float sum = metal::simd_sum(own[i]);
+    if (lane == 0 && row <= LAST) { totals[row == LAST ? M : row] = sum; }
   }
 }
 
@@ -110,21 +123,28 @@ METAL_FUNC float sinkhorn(float logit, float eps) {
 """
 
 _INPUT = """
+      // Whatever does not wait for the sums is read before them.
       float channels[EACH][N][8];
+      float weights[EACH][8];
+      float bases[N];
+      float factor = scale[0];
+      #pragma unroll
+      for (uint j = 0; j < N; j++) { bases[j] = base[j]; }
       #pragma unroll
       for (uint e = 0; e < EACH; e++) {
-        #pragma unroll
-        for (uint j = 0; j < N; j++) {
-          uint channel = 8 * (thread_index_in_threadgroup + e * 32 * SIMDGROUPS);
-          if (channel < D) { load_8(h + (token * N + j) * D + channel, channels[e][j]); }
+        uint channel = 8 * (thread_index_in_threadgroup + e * 32 * SIMDGROUPS);
+        if (channel < D) {
+          load_8(norm + channel, weights[e]);
+          #pragma unroll
+          for (uint j = 0; j < N; j++) { load_8(h + (token * N + j) * D + channel, channels[e][j]); }
         }
       }
-      total<M, TILES, SIMDGROUPS>(of_token, 0, N, simdgroup, lane, totals);
+      total<M, 0, N, TILES, SIMDGROUPS>(of_token, simdgroup, lane, totals);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       float scaling = metal::rsqrt(totals[M] / float(N * D) + eps);
       float gates[N];
       #pragma unroll
-      for (uint j = 0; j < N; j++) { gates[j] = sigmoid(totals[j] * scaling * scale[0] + base[j]) + hc_eps; }
+      for (uint j = 0; j < N; j++) { gates[j] = sigmoid(totals[j] * scaling * factor + bases[j]) + hc_eps; }
       float squares = 0.0f;
       #pragma unroll
       for (uint e = 0; e < EACH; e++) {
@@ -151,17 +171,14 @@ _INPUT = """
       for (uint e = 0; e < EACH; e++) {
         uint channel = 8 * (thread_index_in_threadgroup + e * 32 * SIMDGROUPS);
         if (channel < D) {
-          float weights[8];
-          load_8(norm + channel, weights);
           #pragma unroll
           for (uint i = 0; i < 8; i++) {
-            x[token * D + channel + i] = static_cast<T>(channels[e][0][i] * scaling * weights[i]);
+            x[token * D + channel + i] = static_cast<T>(channels[e][0][i] * scaling * weights[e][i]);
           }
         }
       }"""
 
 _BEGIN = """
-    constexpr uint TILES = (D + TILE - 1) / TILE;
     threadgroup float totals[M + 1];
     threadgroup float parts[SIMDGROUPS];
     uint lane = thread_index_in_simdgroup;
@@ -172,14 +189,18 @@ _BEGIN = """
 
 _GATES = """
     } else {
-      total<M, TILES, SIMDGROUPS>(of_token, N, M, simdgroup, lane, totals);
+      uint m = 2 * N + lane % (N * N);
+      float own = base[m];
+      float posts = base[N + lane % N];
+      float factor = scale[2];
+      float post = scale[1];
+      total<M, N, M, TILES, SIMDGROUPS>(of_token, simdgroup, lane, totals);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       if (simdgroup == 0) {
         float scaling = metal::rsqrt(totals[M] / float(N * D) + eps);
-        uint m = 2 * N + lane % (N * N);
-        float comb = sinkhorn<N, ITERATIONS>(totals[m] * scaling * scale[2] + base[m], hc_eps);
+        float comb = sinkhorn<N, ITERATIONS>(totals[m] * scaling * factor + own, hc_eps);
         device float* gates = mix + token * (N + N * N);
-        if (lane < N) { gates[lane] = 2.0f * sigmoid(totals[N + lane] * scaling * scale[1] + base[N + lane]); }
+        if (lane < N) { gates[lane] = 2.0f * sigmoid(totals[N + lane] * scaling * post + posts); }
         if (lane < N * N) { gates[N + lane] = comb; }
       }
     }"""
@@ -214,7 +235,7 @@ def return_launch(h: mx.array, fn: mx.array) -> Launch:
 
 def _dense_return_launch(u: mx.array, h: mx.array, mix: mx.array, fn: mx.array, *arrays: mx.array) -> Launch:
     launch = return_launch(h, fn)
-    return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS)])
+    return launch._replace(template=[*launch.template, ("K", u.shape[1]), ("ROWS", ROWS), ("AHEAD", _RETURN_AHEAD)])
 
 
 def _enter_launch(iterations: int, h: mx.array, sums: mx.array, *rest: mx.array) -> Launch:
@@ -222,6 +243,7 @@ def _enter_launch(iterations: int, h: mx.array, sums: mx.array, *rest: mx.array)
     threads = min(_MOST_THREADS, 32 * -(-width // 256))
     leaving = iterations == 0
     template = [*_template(h, sums.shape[1] - 1, threads // 32), ("EACH", -(-width // (8 * threads)))]
+    template.append(("TILES", sums.shape[2]))  # or spans
     return Launch(
         template if leaving else [*template, ("ITERATIONS", iterations)],
         (threads * tokens, 1 if leaving else 2, 1),
@@ -270,7 +292,7 @@ def dense_return_kernel(storage: str) -> Kernel:
     product in them, and their sums.
     """
     inputs = ("u", "h", "mix", "fn", *arrays_of(storage, "w"))
-    body = _DENSE_RETURN.format(matrix=matrix_text(storage, "w"))
+    body = _DENSE_RETURN.format(matrix=matrix_text(storage, "w"), type=matrix_type(storage))
     header = LOAD_8 + products_text([storage]) + STREAM_TEXT
     return Kernel(
         KernelText(f"return_{storage}", inputs, ("streams", "sums"), body, header),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 import numpy as np
@@ -62,6 +62,43 @@ def enter_samples() -> Iterator[list[mx.array]]:
     for dtype in DTYPES:
         for tokens, width in (*_SIZES, (1, 4608)):
             yield enter_inputs(dtype, tokens, width)
+
+
+def many_return_inputs(dtype: mx.Dtype, tokens: int, width: int) -> list[mx.array]:
+    """Inputs of `MANY_RETURN`."""
+    rng = np.random.default_rng([tokens, width, 1])
+    h, *rest = enter_inputs(dtype, tokens, width)
+    return [random_floats(rng, tokens, width, dtype=dtype), h, enter_twin(20, h, *rest)[1]]
+
+
+def many_expert_return_inputs(dtype: mx.Dtype, tokens: int, width: int, *, slots: int = 3) -> list[mx.array]:
+    """Inputs of `MANY_EXPERT_RETURN`."""
+    rng = np.random.default_rng([tokens, width, slots])
+    return [
+        random_floats(rng, tokens * slots, width, dtype=dtype),
+        *many_return_inputs(dtype, tokens, width),
+    ]
+
+
+def _of_many(make: Callable[[mx.Dtype, int, int], list[mx.array]]) -> Iterator[list[mx.array]]:
+    for dtype in DTYPES:
+        for tokens, width in ((9, 4096), (37, 328)):
+            yield make(dtype, tokens, width)
+
+
+def many_sums_samples() -> Iterator[list[mx.array]]:
+    """The released width and an uneven one, of all dtypes."""
+    return _of_many(site_sums_inputs)
+
+
+def many_return_samples() -> Iterator[list[mx.array]]:
+    """The same."""
+    return _of_many(many_return_inputs)
+
+
+def many_expert_return_samples() -> Iterator[list[mx.array]]:
+    """The same."""
+    return _of_many(many_expert_return_inputs)
 
 
 def leave_samples() -> Iterator[list[mx.array]]:

@@ -23,24 +23,46 @@ METAL_FUNC void load_site(
   }
 }
 
-// h'[k] = post[k] * y + sum_j comb[j][k] * h[j], rounded; kept in `z` [TOKENS, N, TILE] too, with zeros past the end.
-template <uint N, uint D, uint TILE, uint TOKENS, uint THREADS, typename T>
-METAL_FUNC void write_back(
-    const threadgroup float* y, const device T* h, const device float* mix, uint first, uint thread_index,
-    device T* streams, threadgroup float* z) {
-  for (uint i = thread_index; i < TOKENS * N * TILE; i += THREADS) {
-    uint t = i / (N * TILE);
+// What writing back needs of the old streams, read early too: EACH channels of new ones are a thread's.
+template <uint N, uint EACH> struct Old { float h[EACH][N]; float comb[EACH][N]; float post[EACH]; };
+
+template <uint N, uint D, uint TILE, uint TOKENS, uint THREADS, uint EACH, typename T>
+METAL_FUNC void load_old(
+    thread Old<N, EACH>& old, const device T* h, const device float* mix, uint first, uint thread_index) {
+  #pragma unroll
+  for (uint e = 0; e < EACH; e++) {
+    uint i = thread_index + e * THREADS;
+    uint t = metal::min(i / (N * TILE), TOKENS - 1);
     uint k = i / TILE % N;
-    uint channel = first + i % TILE;
-    z[i] = 0.0f;
-    if (channel < D) {
-      const device float* gates = mix + t * (N + N * N);
+    uint channel = metal::min(first + i % TILE, D - 1);
+    const device float* gates = mix + t * (N + N * N);
+    old.post[e] = gates[k];
+    #pragma unroll
+    for (uint j = 0; j < N; j++) {
+      old.comb[e][j] = gates[N + j * N + k];
+      old.h[e][j] = float(h[(t * N + j) * D + channel]);
+    }
+  }
+}
+
+// h'[k] = post[k] * y + sum_j comb[j][k] * h[j], rounded; kept in `z` [TOKENS, N, TILE] too, with zeros past the end.
+template <uint N, uint D, uint TILE, uint TOKENS, uint THREADS, uint EACH, typename T>
+METAL_FUNC void write_back(
+    const thread Old<N, EACH>& old, const threadgroup float* y, uint first, uint thread_index, device T* streams,
+    threadgroup float* z) {
+  #pragma unroll
+  for (uint e = 0; e < EACH; e++) {
+    uint i = thread_index + e * THREADS;
+    if (i < TOKENS * N * TILE) {
+      uint t = i / (N * TILE);
+      uint k = i / TILE % N;
+      uint channel = first + i % TILE;
       float mixed = 0.0f;
       #pragma unroll
-      for (uint j = 0; j < N; j++) { mixed += gates[N + j * N + k] * float(h[(t * N + j) * D + channel]); }
-      T rounded = static_cast<T>(gates[k] * y[t * TILE + i % TILE] + mixed);
-      streams[(t * N + k) * D + channel] = rounded;
-      z[i] = float(rounded);
+      for (uint j = 0; j < N; j++) { mixed += old.comb[e][j] * old.h[e][j]; }
+      T rounded = static_cast<T>(old.post[e] * y[t * TILE + i % TILE] + mixed);
+      z[i] = channel < D ? float(rounded) : 0.0f;
+      if (channel < D) { streams[(t * N + k) * D + channel] = rounded; }
     }
   }
 }

@@ -2,7 +2,8 @@
 
 A site decides by numbers that all streams have a part in: its product with their channels, divided by their rms. The
 kernels that write streams make these sums, by tiles of `TILE` channels: a sublayer's output is not known as a whole
-within a kernel, a tile of it is. float32 [T, M + 1, tiles], the last row holds sums of squares.
+within a kernel, a tile of it is. float32 [T, M + 1, tiles], the last row holds sums of squares. For many tokens they
+are made apart, by spans of the streams laid end to end: [T, M + 1, spans].
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import mlx.core as mx
 from ds4_mlx.kernels.dense_twins import decoded, rms_norm
 
 TILE = 16  # channels
+SPAN = 2048  # channels of all streams in a row, for the sums of many tokens
 
 
 class Mix(NamedTuple):
@@ -105,8 +107,7 @@ def leave_twin(
 
 def returned(y: mx.array, h: mx.array, mix: mx.array, fn: mx.array) -> list[mx.array]:
     """A sublayer's output y [T, D] written back by the `mix` of `enter_twin` -> streams, and their sums for site fn."""
-    n = h.shape[1]
-    streams = write_back(y, h, mix[:, :n], mx.unflatten(mix[:, n:], -1, (n, n)))
+    (streams,) = many_return_twin(y, h, mix)
     return [streams, *site_sums_twin(streams, fn)]
 
 
@@ -116,3 +117,23 @@ def dense_return_twin(
     """`returned` for the product of u [T, K] with a matrix [D, K], rounded to the dtype of u."""
     y = (u.astype(mx.float32) @ decoded(storage, arrays).T).astype(u.dtype)
     return returned(y, h, mix, fn)
+
+
+def many_sums_twin(h: mx.array, fn: mx.array) -> list[mx.array]:
+    """h [T, N, D], fn float32 [M, N * D] -> the sums that a site needs [T, M + 1, spans]."""
+    z, spare = h.astype(mx.float32).flatten(1), -fn.shape[1] % SPAN
+    z, f = (mx.unflatten(mx.pad(x, [(0, 0), (0, spare)]), -1, (-1, SPAN)) for x in (z, fn))
+    products = z.swapaxes(0, 1) @ mx.moveaxis(f, 0, 2)  # [spans, T, M]
+    return [mx.concatenate([mx.moveaxis(products, 0, 2), (z * z).sum(axis=-1)[:, None]], axis=1)]
+
+
+def many_return_twin(y: mx.array, h: mx.array, mix: mx.array) -> list[mx.array]:
+    """A sublayer's output y [T, D] written back by the `mix` of `enter_twin` -> streams [T, N, D]."""
+    n = h.shape[1]
+    return [write_back(y, h, mix[:, :n], mx.unflatten(mix[:, n:], -1, (n, n)))]
+
+
+def many_expert_return_twin(products: mx.array, shared: mx.array, h: mx.array, mix: mx.array) -> list[mx.array]:
+    """`many_return_twin` for the sum of a token's k products, of [T * k, D], and the shared expert's [T, D]."""
+    routed = mx.unflatten(products.astype(mx.float32), 0, (h.shape[0], -1)).sum(axis=1)
+    return many_return_twin((routed + shared.astype(mx.float32)).astype(h.dtype), h, mix)

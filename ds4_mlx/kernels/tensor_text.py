@@ -42,3 +42,37 @@ METAL_FUNC void multiply_32(
 }
 #endif
 """
+
+# The same for sums over few rows of the right operand, which lie as they come and are not turned over.
+TENSOR_SUMS = """
+#ifndef TENSOR_CORES
+// 16 rows of K columns; K rows of 16 columns.
+template <typename H, int K> struct Shares { simdgroup_matrix<H, 8, 8> parts[K / 4]; };
+template <typename H, int K> struct Values { simdgroup_matrix<H, 8, 8> parts[K / 4]; };
+
+template <typename H, int K>
+METAL_FUNC void load_shares(thread Shares<H, K>& m, const threadgroup H* p, uint stride) {
+  #pragma unroll
+  for (uint i = 0; i < K / 4; i++) { simdgroup_load(m.parts[i], p + i % 2 * 8 * stride + i / 2 * 8, stride); }
+}
+
+template <typename H, int K>
+METAL_FUNC void load_values(thread Values<H, K>& m, const threadgroup H* p, uint stride) {
+  #pragma unroll
+  for (uint i = 0; i < K / 4; i++) { simdgroup_load(m.parts[i], p + i / 2 * 8 * stride + i % 2 * 8, stride); }
+}
+
+// sums[2 * (eight columns) + (eight rows)] += shares * values
+template <typename H, int K>
+METAL_FUNC void add_shares(
+    thread simdgroup_matrix<float, 8, 8>* sums, const thread Shares<H, K>& shares, const thread Values<H, K>& values) {
+  #pragma unroll
+  for (uint k = 0; k < K / 8; k++) {
+    #pragma unroll
+    for (uint i = 0; i < 4; i++) {
+      simdgroup_multiply_accumulate(sums[i], shares.parts[2 * k + i % 2], values.parts[2 * k + i / 2], sums[i]);
+    }
+  }
+}
+#endif
+"""

@@ -8,17 +8,20 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ds4_mlx.cache import Rows, RowsOf
+from ds4_mlx.cache import Rows, RowsOf, written
 from ds4_mlx.config import ModelConfig
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attend_tiles import attend_tiles_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.index_twins import choose_entries, index_scores
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
 from ds4_mlx.model.indexer import Indexer, IndexQueries
 from ds4_mlx.model.linear import GroupedLinear, Numerics, Projection, QuantizedLinear, RMSNorm, products, unit_rms
 from ds4_mlx.model.rope import Rope, apply_rope
-from ds4_mlx.model.step import Windows, is_step, joint
+from ds4_mlx.model.step import LayerArrays, StepArrays
 
 # Queries attended at once: this many, or fewer where one float32 score per head and entry would pass the bound.
 # Evaluation holds a few arrays of that size.
@@ -33,7 +36,7 @@ class Attention(nn.Module):
         super().__init__()
         heads, dim = config.num_attention_heads, config.head_dim
         self._config, self._ratio, self._rope = config, ratio, rope
-        self._eps = mx.array(config.rms_norm_eps)
+        self._eps = scalar(config.rms_norm_eps)
         self.attn_sink = mx.zeros((heads,))
         self.wq_a = QuantizedLinear(config.hidden_size, config.q_lora_rank, numerics)
         self.q_norm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)
@@ -53,45 +56,48 @@ class Attention(nn.Module):
 
     def inner(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """All but the last matrix: x [T, D] -> [T, groups * o_lora_rank]."""
-        o = (self._step if is_step(batch, self._config) else self._plain)(x, batch, layer)  # [T, H, d]
+        return self._grouped(self._plain(x, batch, layer))
+
+    def _grouped(self, o: mx.array) -> mx.array:
+        """o [T, H, d] -> [T, groups * o_lora_rank]."""
         return self.wo_a(mx.unflatten(o.flatten(1), -1, (self._config.o_groups, -1)))
 
-    def _step(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
-        """Few tokens by kernels, the tokens of all sequences in one launch each."""
-        pool, pages, index = batch.pool, batch.pool.entries[layer], batch.pool.index_entries[layer]
-        states = [span.state.layers[layer] for span in batch.spans]
-        old, held = joint([state.window for state in states], [(part.width, part.dtype) for part in pool.kv.parts])
-        windows = batch.shared(("windows", *held), lambda: Windows.of(batch, held, self._config.sliding_window))
-        table = batch.table(self._rope)
-        choosing = index is not None and max(span.end for span in batch.spans) // 4 > self._config.index_topk
+    def step(self, x: mx.array, shared: StepArrays, held: LayerArrays) -> tuple[mx.array, LayerArrays]:
+        """`inner` by kernels, the tokens of all sequences in one launch each: a function of arrays alone.
+
+        x [T, D], what the layers share, and what this one holds -> [T, groups * o_lora_rank], and what it holds then.
+        """
+        windows, table = shared.windows, shared.table(self._ratio)
+        choosing = shared.choosing and self._ratio == 4
         q_a, kv, *projected = products(x, self._inputs(choosing=choosing))
         q, *queries = products(q_a, [self.wq_b, *([self.indexer.wq_b] if choosing else [])], self.q_norm)
         q, queries = self._heads(q), [self.indexer.heads(rows) for rows in queries]
         q, *rows = attention_rows_kernel(indexed=choosing)(
-            q, kv, self.kv_norm.weight, *table, self._eps, windows.sources, *old, *queries
+            q, kv, self.kv_norm.weight, *table, self._eps, windows.sources, *held.window, *queries
         )
         window, queries = rows[:3], rows[3:]
-        # All sequences write before one reads, as in the plain path.
+        held = held._replace(window=tuple(window))
         if self._ratio:
-            open_blocks = [state.compressor for state in states]
-            parts, blocks = self.compressor.step(projected[:2], batch, open_blocks, "kv", x.dtype)
-            states = [replace(state, compressor=block) for state, block in zip(states, blocks, strict=True)]
-            if pages is not None and parts:
-                pages.write(batch.new_rows(self._ratio), parts)
-        for span, state, kept in zip(batch.spans, states, windows.kept, strict=True):
-            span.state.layers[layer] = replace(state, window=Rows(tuple(window), *kept))
+            pooling = shared.pooling[self._ratio]
+            block, parts = self.compressor.step(projected[:2], pooling, held.block, "kv", x.dtype)
+            held = held._replace(block=block, entries=written(held.entries, pooling.rows, parts))
         if self._ratio == 4:
-            self.indexer.step(projected[2:4], batch, layer, x.dtype)
-        if choosing and index is not None:
-            chosen = self.indexer.choose(projected[4], queries[0], windows, index.arrays, self._config.index_topk)
+            compressor = self.indexer.compressor
+            block, parts = compressor.step(projected[2:4], pooling, held.index_block, "index", x.dtype)
+            held = held._replace(index_block=block, index_entries=written(held.index_entries, pooling.rows, parts))
+        chosen = windows.pages  # not looked at
+        if choosing:
+            topk = self._config.index_topk
+            chosen = self.indexer.choose(projected[4], queries[0], windows, held.index_entries, topk)
+        entries = held.entries or window  # the latter not looked at
+        seen = windows.queries, windows.pages, chosen
+        if q.shape[0] <= MOST_TOKENS:
+            sums = attend_kernel(self._ratio, choosing=choosing)(q, *seen, *window, *entries)
+            (o,) = combine_kernel(q.dtype)(*sums, self.attn_sink, *table)
         else:
-            chosen = windows.pages  # not looked at
-        entries = pages.arrays if pages is not None else window  # the latter not looked at
-        sums = attend_kernel(self._ratio, choosing=choosing)(
-            q, windows.queries, windows.pages, chosen, *window, *entries
-        )
-        (o,) = combine_kernel(q.dtype)(*sums, self.attn_sink, *table)
-        return o
+            tiles = attend_tiles_kernel(self._ratio, choosing=choosing)
+            (o,) = tiles(q, *seen, self.attn_sink, *table, *window, *entries)
+        return self._grouped(o), held
 
     def _inputs(self, *, choosing: bool) -> list[Projection]:
         """What a step needs of x: queries and K=V rows, of compressed layers values and gates of each compressor, and
@@ -120,7 +126,7 @@ class Attention(nn.Module):
             self._store_entries(self.compressor.project(x, batch), batch, layer, kv.dtype)
         index = self.indexer.prepare(x, qr, batch) if self._ratio == 4 else None
         if index is not None:
-            self.indexer.extend(index, batch, layer)
+            self.indexer.extend(index.projections, batch, layer, x.dtype)
         outputs = [
             self._attend(q, window, index, batch, span, layer)
             for window, span in zip(windows, batch.spans, strict=True)

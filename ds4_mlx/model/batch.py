@@ -6,17 +6,14 @@ spans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from ds4_mlx.cache import PAGE, LayerPages, PagePool, RowsOf, SequenceState
 from ds4_mlx.model.rope import Rope, RopeTable
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ class Batch:
     _tables: dict[int, RopeTable] = field(default_factory=dict)
     _new_rows: dict[int, mx.array] = field(default_factory=dict)
     _held_rows: dict[tuple[int, int], mx.array] = field(default_factory=dict)
-    _shared: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Sequence[tuple[SequenceState, np.ndarray | mx.array]]) -> Batch:
@@ -81,13 +77,17 @@ class Batch:
     def new_rows(self, ratio: int) -> mx.array:
         """Where the entries that the spans complete belong, in the arrays of a layer with that ratio: int32 [n]."""
         if ratio not in self._new_rows:
-            per_page, found = PAGE // ratio, []
-            for span in self.spans:
-                numbers = np.arange(span.position // ratio, span.end // ratio)
-                pages = np.array(span.state.table.pages, dtype=np.int64)[numbers // per_page]
-                found.append(pages * per_page + numbers % per_page)
-            self._new_rows[ratio] = mx.array(np.concatenate(found).astype(np.int32))
+            self._new_rows[ratio] = mx.array(self.row_numbers(ratio))
         return self._new_rows[ratio]
+
+    def row_numbers(self, ratio: int) -> np.ndarray:
+        """The same on the host."""
+        per_page, found = PAGE // ratio, []
+        for span in self.spans:
+            numbers = np.arange(span.position // ratio, span.end // ratio)
+            pages = np.array(span.state.table.pages, dtype=np.int64)[numbers // per_page]
+            found.append(pages * per_page + numbers % per_page)
+        return np.concatenate(found).astype(np.int32)
 
     def rows_of(self, span: Span, pages: LayerPages) -> RowsOf:
         """All rows of the span's sequence in a layer's pages, those of the span included."""
@@ -95,13 +95,6 @@ class Batch:
         if key not in self._held_rows:
             self._held_rows[key] = span.state.table.rows(pages.ratio, span.end // pages.ratio)
         return RowsOf(pages, self._held_rows[key])
-
-    def shared(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` gives, made once for all layers of the call."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        made: Made = self._shared[key]
-        return made
 
     def advance(self) -> None:
         """Tells every sequence that its tokens have passed all layers."""

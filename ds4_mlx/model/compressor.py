@@ -11,11 +11,12 @@ from mlx import nn
 
 from ds4_mlx.cache import Rows
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, Kind, pool_kernel
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.linear import LinearFloat32, RMSNorm
 from ds4_mlx.model.rope import Rope, apply_rope
-from ds4_mlx.model.step import Pooling, joint, needed_from
+from ds4_mlx.model.step import Arrays, Pooling, needed_from
 
 
 class Projections(NamedTuple):
@@ -42,7 +43,7 @@ class Compressor(nn.Module):
         self.wgate = LinearFloat32(config.hidden_size, channels)
         self.ape = mx.zeros((ratio, channels))
         self.norm = RMSNorm(dim, config.rms_norm_eps)
-        self._eps = mx.array(config.rms_norm_eps)
+        self._eps = scalar(config.rms_norm_eps)
 
     def project(self, x: mx.array, batch: Batch) -> Projections:
         """x [T, D] -> the projections of every token."""
@@ -72,28 +73,18 @@ class Compressor(nn.Module):
         return apply_rope(self.norm(pooled.astype(dtype)), self._rope.table(positions)), after
 
     def step(
-        self,
-        products: Sequence[mx.array],
-        batch: Batch,
-        before: Sequence[Rows | None],
-        kind: Kind,
-        dtype: mx.Dtype,
-    ) -> tuple[tuple[mx.array, ...], list[Rows | None]]:
+        self, products: Sequence[mx.array], pooling: Pooling, before: Arrays, kind: Kind, dtype: mx.Dtype
+    ) -> tuple[Arrays, Arrays]:
         """`project` and `entries` of all sequences for a call of few tokens, by one kernel.
 
-        The products of x with wkv and wgate [T, c * d], each sequence's open block, the dtype of x -> the entries as
-        the cache stores them, an array per part (none if nothing is completed), and the open blocks after the call.
+        The products of x with wkv and wgate [T, c * d], the sequences' open blocks, the dtype of x -> the open blocks
+        after the call, and the entries as the cache stores them, an array per part (none if nothing is completed).
         """
-        old, held = joint(before, [(self.ape.shape[1], mx.float32)] * 2)
-        key = "pooling", self._ratio, *held
-        pooling = batch.shared(key, lambda: Pooling.of(batch, held, self._ratio, self._rope))
-        rows = *products, self.ape, pooling.phases, *old, pooling.sources
-        if pooling.blocks is None:
-            kept, parts = KEEP_ROWS(*rows), []
-        else:
-            both = pool_kernel(kind, dtype)(*rows, self.norm.weight, self._eps, pooling.blocks, *pooling.table)
-            kept, parts = both[:2], both[2:]
-        return tuple(parts), [at and Rows(tuple(kept), *at) for at in pooling.kept]
+        rows = *products, self.ape, pooling.phases, *before, pooling.sources
+        if pooling.blocks is None or pooling.table is None:
+            return tuple(KEEP_ROWS(*rows)), ()
+        both = pool_kernel(kind, dtype)(*rows, self.norm.weight, self._eps, pooling.blocks, *pooling.table)
+        return tuple(both[:2]), tuple(both[2:])
 
     def _pool(self, values: mx.array, gates: mx.array, *, has_previous: bool) -> mx.array:
         """Whole blocks of rows [blocks * ratio, c * d] -> one float32 entry [d] per new block."""

@@ -13,6 +13,7 @@ from ds4_mlx.kernels.expert_plan import plan
 from ds4_mlx.kernels.expert_rows import MOST_TOKENS, down_kernel, gate_up_kernel
 from ds4_mlx.kernels.expert_tiles import tile_down_kernel, tile_gate_up_kernel
 from ds4_mlx.kernels.expert_twins import expert_products, swiglu
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.runs import FORMATS, lookup
 from ds4_mlx.model.linear import Matrix, Numerics, matmul_dtype
 from ds4_mlx.quant.simulate import simulate_activation
@@ -45,15 +46,17 @@ class Experts(nn.Module):
         self.w2 = Matrix((count, width, inner), "mxfp4")
         self.w3 = Matrix((count, inner, width), "mxfp4")
         self._count = count
-        self._limit = mx.array(float(config.swiglu_limit))
+        self._limit = scalar(config.swiglu_limit)
         self._simulate_activations = numerics.simulate_activations
 
     def __call__(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
         """x [T, D], experts [T, k], weights float32 [T, k] -> float32 [T, D], summed over the k experts."""
         if not runs_kernels() or not self.has_kernels:
             return self._plain(x, experts, weights)
-        rows = self._few if x.shape[0] <= MOST_TOKENS else self._many
-        return rows(self._rounded(x), experts.astype(mx.uint32), weights)
+        chosen = experts.astype(mx.uint32)
+        if x.shape[0] <= MOST_TOKENS:
+            return self._few(self._rounded(x), chosen, weights)
+        return _summed(self.products(x, chosen, weights), chosen)
 
     def _few(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
         inner = self._rounded(self.inner(x, experts, weights))
@@ -83,14 +86,18 @@ class Experts(nn.Module):
         (inner,) = gate_up_kernel(name)(x, experts, weights, self._limit, *arrays)
         return inner
 
-    def _many(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+    def products(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        """Many rows x [T, D], experts uint32 [T, k], weights float32 [T, k] -> what each of a token's k experts makes
+        of it [T * k, D] in the dtype of x, by kernels.
+        """
+        x = self._rounded(x)
         inner_format, down_format = str(self.w1.format_name), str(self.w2.format_name)
         planned = plan(experts, self._count)
         gate_up = [*self.w1.arrays, *self.w3.arrays, *lookup(inner_format)]
         (inner,) = tile_gate_up_kernel(inner_format)(x, weights, self._limit, *planned, *gate_up)
         down = [*self.w2.arrays, *lookup(down_format)]
         (products,) = tile_down_kernel(down_format)(self._rounded(inner), *planned, *down)
-        return _summed(products, experts)
+        return products
 
     def _plain(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
         return self.outer_rows(self.inner_rows(x, experts, weights), experts)

@@ -9,9 +9,12 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
+from ds4_mlx.kernels.kernel import scalar
+from ds4_mlx.kernels.stream_many import MANY_SUMS
 from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, enter_kernel
 from ds4_mlx.kernels.stream_twins import Mix, collapse, split_mixes, write_back
-from ds4_mlx.model.linear import RMSNorm
+from ds4_mlx.model.linear import RMSNorm, product_float32
 
 
 class HyperConnectionWeights(NamedTuple):
@@ -60,7 +63,7 @@ def split_mix(mixes: mx.array, weights: HyperConnectionWeights, config: ModelCon
 def normalised_product(h: mx.array, fn: mx.array, eps: float) -> mx.array:
     """(fn . z) * rsqrt(mean(z^2) + eps) with z = all streams of h [T, N, D] flattened, float32 [T, rows of fn]."""
     z = h.astype(mx.float32).flatten(1)
-    return (z @ fn.T) * mx.rsqrt(mx.mean(z * z, axis=-1, keepdims=True) + eps)
+    return product_float32(h.flatten(1), fn) * mx.rsqrt(mx.mean(z * z, axis=-1, keepdims=True) + eps)
 
 
 def hc_pre(h: mx.array, weights: HyperConnectionWeights, config: ModelConfig) -> tuple[mx.array, Mix]:
@@ -81,7 +84,7 @@ def hc_head(h: mx.array, weights: HyperConnectionWeights, config: ModelConfig) -
 
 
 class Streams(NamedTuple):
-    """Streams h [T, N, D] between two sublayers of few tokens, and what the next site sums of them (`stream_twins`)."""
+    """Streams h [T, N, D] between two sublayers on a GPU, and what the next site sums of them (`stream_twins`)."""
 
     h: mx.array
     sums: mx.array
@@ -89,7 +92,8 @@ class Streams(NamedTuple):
 
 def streams_for(h: mx.array, weights: HyperConnectionWeights) -> Streams:
     """Streams [T, N, D] as a site takes them, where no sublayer of few tokens made them."""
-    return Streams(h, *SITE_SUMS(h, weights.fn))
+    sums = SITE_SUMS if h.shape[0] <= MOST_TOKENS else MANY_SUMS
+    return Streams(h, *sums(h, weights.fn))
 
 
 def enter(
@@ -111,4 +115,4 @@ def leave(streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, conf
 @cache
 def constant(value: float) -> mx.array:
     """float32 [], made once."""
-    return mx.array(value)
+    return scalar(value)

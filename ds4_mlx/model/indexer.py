@@ -10,7 +10,9 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries
+from ds4_mlx.kernels.index_tiles import INDEX_TILES, query_blocks
 from ds4_mlx.kernels.index_twins import head_weights
 from ds4_mlx.model.batch import Batch, Span
 from ds4_mlx.model.compressor import Compressor, Projections
@@ -49,14 +51,12 @@ class Indexer(nn.Module):
         weights = head_weights(self.weights_proj(x), self._dim)
         return IndexQueries(queries, weights, self.compressor.project(x, batch))
 
-    def extend(self, prepared: IndexQueries, batch: Batch, layer: int) -> None:
-        """Stores the index keys that the batch completes."""
+    def extend(self, projections: Projections, batch: Batch, layer: int, dtype: mx.Dtype) -> None:
+        """Stores the index keys that the batch completes; the projections are the compressor's."""
         new = []
         for span in batch.spans:
             state = span.state.layers[layer]
-            keys, block = self.compressor.entries(
-                prepared.projections, span, state.index_compressor, prepared.queries.dtype
-            )
+            keys, block = self.compressor.entries(projections, span, state.index_compressor, dtype)
             span.state.layers[layer] = replace(state, index_compressor=block)
             new.append(keys)
         keys = mx.concatenate(new)
@@ -64,26 +64,22 @@ class Indexer(nn.Module):
         if pages is not None and keys.shape[0]:
             pages.write(batch.new_rows(4), pages.format.encode(rotate_index(keys) if self._simulate else keys))
 
-    def step(self, products: Sequence[mx.array], batch: Batch, layer: int, dtype: mx.Dtype) -> None:
-        """Stores the index keys that a call of few tokens completes; the products are the compressor's."""
-        states = [span.state.layers[layer] for span in batch.spans]
-        parts, blocks = self.compressor.step(
-            products, batch, [state.index_compressor for state in states], "index", dtype
-        )
-        for span, state, block in zip(batch.spans, states, blocks, strict=True):
-            span.state.layers[layer] = replace(state, index_compressor=block)
-        pages = batch.pool.index_entries[layer]
-        if pages is not None and parts:
-            pages.write(batch.new_rows(4), parts)
-
     def choose(
         self, weights: mx.array, queries: mx.array, windows: Windows, arrays: Sequence[mx.array], topk: int
     ) -> mx.array:
-        """The exact best entries of few queries [T, H, d], rotated and rounded, with the products of weights_proj
-        [T, H] and the index rows of the pool -> uint32 [T, topk], ascending.
+        """The exact best entries of queries [T, H, d], rotated and rounded, with the products of weights_proj [T, H]
+        and the index rows of the pool -> uint32 [T, topk], ascending.
         """
-        (scores,) = INDEX_SCORES(queries, weights, windows.queries, windows.pages, *arrays)
-        return best_entries(scores, windows.queries, topk)
+        tokens, table = queries.shape[0], windows.pages
+        if tokens <= MOST_TOKENS:
+            (scores,) = INDEX_SCORES(queries, weights, windows.queries, table, *arrays)
+            return best_entries(scores, windows.queries, topk)
+        best = []
+        for rows in query_blocks(tokens, table.shape[1]):
+            own = windows.queries[rows]
+            (scores,) = INDEX_TILES(queries[rows], weights[rows], own, table, *arrays)
+            best.append(best_entries(scores, own, topk))
+        return best[0] if len(best) == 1 else mx.concatenate(best)
 
     def stored_keys(self, batch: Batch, span: Span, layer: int) -> mx.array:
         """All index keys [N, d] of the span's sequence, those of the span included."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from ds4_mlx.kernels.dense_rows import ROWS, dense_kernel
 from ds4_mlx.kernels.dense_text import STORAGES
 from ds4_mlx.kernels.dense_twins import FLOATS, Job, rms_norm
 from ds4_mlx.kernels.expert_rows import MOST_TOKENS
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.quant.formats import get_format
 from ds4_mlx.quant.simulate import simulate_activation
 
@@ -21,6 +24,10 @@ from ds4_mlx.quant.simulate import simulate_activation
 _PACKED = {"U32": mx.uint32, "U8": mx.uint8, "F16": mx.float16}
 # The formats that MLX's own quantised matmuls know, and what they call them.
 _MLX_MODES = {"mxfp4": "mxfp4", "mxfp8": "mxfp8", "q8_0": "affine"}
+# From so many rows on, a GPU decodes a matrix before it multiplies. MLX's quantised matmul decodes a tile of the matrix
+# again for every tile of rows: on an H100 it ends near 118 TFLOP/s, where the plain one reaches 387. For fewer rows
+# writing the decoded matrix and reading it again takes longer than that gains (docs/performance.md).
+DECODE_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -130,18 +137,38 @@ class Matrix(nn.Module):
 
         arrays = self.mlx_arrays()
         if arrays is not None and not on_cpu():
+            if x.size // (groups * x.shape[-1]) >= DECODE_ROWS:
+                if x.dtype == mx.float32:
+                    return product_float32(x, grouped(self.decoded()))
+                return _product_of_sum(x, [grouped(part) for part in self._bfloat16_parts()])
             weight, scales, biases = arrays
             biases = None if biases is None else grouped(biases)
-            return mx.quantized_matmul(x, grouped(weight), grouped(scales), biases, **self.mlx_mode())
+            # q8_0 has scales in float16: MLX computes in float32 then, and returns it.
+            return mx.quantized_matmul(x, grouped(weight), grouped(scales), biases, **self.mlx_mode()).astype(x.dtype)
         # The CPU's quantized_matmul decodes the weights again for every row: decoding first is 3x faster from 2 rows
         # on, as fast for one, and gives every row the same bits however many come along.
         dtype = matmul_dtype(x)
         weight = grouped(self.decoded().astype(dtype))
         return (x.astype(dtype) @ weight.swapaxes(-1, -2)).astype(x.dtype)
 
-    def product_float32(self, x: mx.array) -> mx.array:
-        """x [..., in] times the transposed matrix, both in float32 -> float32 [..., out]."""
-        return self.product(x.astype(mx.float32)) if self._format else product_float32(x, self.weight)
+    def product_float32(self, x: mx.array, factors: Sequence[mx.array] = ()) -> mx.array:
+        """x [..., in] times the transposed matrix, both in float32 -> float32 [..., out]. For `factors` see
+        `product_float32` below.
+        """
+        if self._format is None:
+            return product_float32(x, self.weight, factors)
+        if on_cpu() or x.size // x.shape[-1] < DECODE_ROWS:
+            return self.product(x.astype(mx.float32))
+        return product_float32(x, self.decoded(), factors)
+
+    def _bfloat16_parts(self) -> list[mx.array]:
+        """Matrices in bfloat16 whose sum is this one, the first by far the largest: the weights of MXFP4 and MXFP8 as
+        they are, of q8_0 (19 bits) in two parts, to 2^-17 of each.
+        """
+        if self.format_name != "q8_0":
+            mode = {key: value for key, value in self.mlx_mode().items() if key != "transpose"}
+            return [mx.dequantize(self.weight, self.scales, dtype=mx.bfloat16, **mode)]
+        return list(_two_bfloat16_parts(self.decoded()))
 
 
 def store_as(module: nn.Module, storage_of: Callable[[str], str]) -> None:
@@ -182,7 +209,13 @@ def products(x: mx.array, layers: Sequence[Projection], norm: RMSNorm | None = N
     jobs = tuple(layer.job for layer in layers)
     if not few_by_kernels(x) or None in jobs:
         x = x if norm is None else norm(x)
-        return [layer.plain(x) for layer in layers]
+        factors: Sequence[mx.array] = ()
+        if sum(isinstance(layer, LinearFloat32) for layer in layers) > 1:
+            factors = float32_factors(x)  # upcast once for all
+        return [
+            layer.product_float32(x, factors) if isinstance(layer, LinearFloat32) else layer.plain(x)
+            for layer in layers
+        ]
     before = [] if norm is None else [norm.weight, norm.eps]
     arrays = [array for layer in layers for array in layer.arrays]
     return dense_kernel(jobs, normed=norm is not None)(x, *before, *arrays)
@@ -267,13 +300,52 @@ class LinearFloat32(Projection):
 _UPCAST_BYTES = 1 << 26
 
 
-def product_float32(x: mx.array, weight: mx.array) -> mx.array:
-    """x [..., in] times weight [out, in] transposed, both upcast: float32 [..., out]."""
-    out, width = weight.shape
-    step = max(1, _UPCAST_BYTES // (4 * width))
-    x = x.astype(mx.float32)
-    tiles = [x @ weight[i : i + step].astype(mx.float32).T for i in range(0, out, step)]
+def product_float32(x: mx.array, weight: mx.array, factors: Sequence[mx.array] = ()) -> mx.array:
+    """x [..., in] times weight [..., out, in] transposed, both upcast: float32 [..., out].
+
+    `factors` are `float32_factors(x)` if the caller has them already.
+    """
+    out = weight.shape[-2]
+    step = max(1, _UPCAST_BYTES * out // (4 * weight.size))
+    x_factors = factors or float32_factors(x)
+    tiles = []
+    for i in range(0, out, step):
+        pairs = itertools.product(enumerate(x_factors), enumerate(float32_factors(weight[..., i : i + step, :])))
+        # The smallest products first; those of two remainders are below what float32 holds.
+        wanted = sorted(((n + m, a, b) for (n, a), (m, b) in pairs if n + m < 2), key=lambda pair: -pair[0])
+        tiles.append(functools.reduce(mx.add, [a @ b.swapaxes(-1, -2) for _, a, b in wanted]))
     return tiles[0] if len(tiles) == 1 else mx.concatenate(tiles, axis=-1)
+
+
+def float32_factors(x: mx.array) -> list[mx.array]:
+    """float32 arrays whose sum is x, for products that are to be right in float32.
+
+    Matmuls of float32 round their factors to 11 bits on NVIDIA's tensor cores (TF32) and on Apple's newer GPUs, and sum
+    in float32. Numbers of 16 bits have no more than 11, so they pass as they are; a float32 number goes in two parts,
+    which leaves out less than 2^-23 of it.
+    """
+    if on_cpu() or x.dtype != mx.float32:
+        return [x.astype(mx.float32)]
+    high = (x.view(mx.uint32) & 0xFFFFE000).view(mx.float32)
+    return [high, x - high]
+
+
+@mx.compile
+def _two_bfloat16_parts(x: mx.array) -> tuple[mx.array, mx.array]:
+    high = x.astype(mx.bfloat16)
+    return high, (x - high.astype(mx.float32)).astype(mx.bfloat16)
+
+
+def _product_of_sum(x: mx.array, parts: Sequence[mx.array]) -> mx.array:
+    """x [..., in] times the transposed sum of `parts` [..., out, in], the largest first -> [..., out] in their dtype.
+
+    What the small parts add is rounded on its way, which is little of little.
+    """
+    smallest, *larger = (part.swapaxes(-1, -2) for part in reversed(parts))
+    y = x @ smallest
+    for part in larger:
+        y = mx.addmm(y, x, part)
+    return y
 
 
 class RMSNorm(Weight):
@@ -281,7 +353,7 @@ class RMSNorm(Weight):
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__(dim)
-        self._eps = mx.array(eps)
+        self._eps = scalar(eps)
 
     @property
     def eps(self) -> mx.array:

@@ -6,11 +6,14 @@ import mlx.core as mx
 from mlx import nn
 
 from ds4_mlx.config import ModelConfig
+from ds4_mlx.kernels import runs_kernels
 from ds4_mlx.kernels.dense_rows import dense_kernel
 from ds4_mlx.kernels.dense_twins import FLOATS, Job
 from ds4_mlx.kernels.expert_return import expert_return_kernel
 from ds4_mlx.kernels.expert_twins import swiglu
+from ds4_mlx.kernels.kernel import scalar
 from ds4_mlx.kernels.route import HASHED, best_experts, scored_kernel, scores_of, weights_of
+from ds4_mlx.kernels.stream_many import MANY_EXPERT_RETURN
 from ds4_mlx.model.experts import Experts
 from ds4_mlx.model.hyper_connections import HyperConnectionWeights, Streams
 from ds4_mlx.model.linear import Numerics, QuantizedLinear, Weight, product_float32
@@ -26,7 +29,7 @@ class Gate(Weight):
     def __init__(self, config: ModelConfig, *, hashed: bool) -> None:
         super().__init__(config.n_routed_experts, config.hidden_size)
         self._topk = config.num_experts_per_tok
-        self._scale = mx.array(config.routed_scaling_factor)
+        self._scale = scalar(config.routed_scaling_factor)
         if hashed:
             self.tid2eid = mx.zeros((config.vocab_size, config.num_experts_per_tok), dtype=mx.int32)
         else:
@@ -70,7 +73,12 @@ class SharedExpert(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [T, D] -> [T, D]."""
-        return self.w2(swiglu(self.w1(x), self.w3(x), self._limit).astype(x.dtype))
+        activation = _swiglu_at_once if runs_kernels() else swiglu
+        return self.w2(activation(self.w1(x), self.w3(x), self._limit).astype(x.dtype))
+
+
+# For many tokens on a GPU: one pass over memory instead of nine.
+_swiglu_at_once = mx.compile(swiglu, shapeless=True)
 
 
 class MoE(nn.Module):
@@ -86,6 +94,16 @@ class MoE(nn.Module):
         """x [T, D] after ffn_norm, token ids [T] -> [T, D] in the dtype of x."""
         experts, weights = self.gate(x, ids)
         return (self.experts(x, experts, weights) + self.shared_experts(x).astype(mx.float32)).astype(x.dtype)
+
+    def many(self, x: mx.array, ids: mx.array, h: mx.array, mix: mx.array) -> mx.array:
+        """The sublayer for many tokens on a GPU, where kernels know the experts.
+
+        x [T, D] and mix as `enter` made them of the streams h [T, N, D] -> new streams.
+        """
+        shared = self.shared_experts(x)
+        chosen, weights = self.gate.route(product_float32(x, self.gate.weight), ids)
+        (streams,) = MANY_EXPERT_RETURN(self.experts.products(x, chosen, weights), shared, h, mix)
+        return streams
 
     @property
     def has_step(self) -> bool:

@@ -38,9 +38,14 @@ class Rope:
 
     def table(self, positions: np.ndarray) -> RopeTable:
         """Tables for integer `positions` [T]."""
+        cos, sin = self.on_host(positions)
+        return RopeTable(mx.array(cos), mx.array(sin))
+
+    def on_host(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same as arrays of NumPy."""
         angles = positions.astype(np.float32)[:, None] * self.frequencies  # rounded to fp32, as the reference does
         exact = angles.astype(np.float64)
-        return RopeTable(mx.array(np.cos(exact).astype(np.float32)), mx.array(np.sin(exact).astype(np.float32)))
+        return np.cos(exact).astype(np.float32), np.sin(exact).astype(np.float32)
 
 
 def plain_frequencies(dim: int, theta: float) -> np.ndarray:

@@ -33,9 +33,32 @@ PROSE = {
 }
 CODE = ("ds4_mlx/**/*.py", "convert/**/*.py", "ds4_mlx/kernels/**/*.h", "ds4_mlx/server/*.html", "examples/**/*.sh")
 CODE_CHARACTERS = 320_000
-LANGUAGES = (
-    "cmn_hans cmn_hant jpn kor deu_1996 fra spa por_BR ita nld pol rus ukr tur vie ind tha arb heb hin ell_monotonic swe ces hun"
-).split()
+LANGUAGES = [
+    "cmn_hans",
+    "cmn_hant",
+    "jpn",
+    "kor",
+    "deu_1996",
+    "fra",
+    "spa",
+    "por_BR",
+    "ita",
+    "nld",
+    "pol",
+    "rus",
+    "ukr",
+    "tur",
+    "vie",
+    "ind",
+    "tha",
+    "arb",
+    "heb",
+    "hin",
+    "ell_monotonic",
+    "swe",
+    "ces",
+    "hun",
+]
 CHATS = 220
 EXCERPT = 6_000
 

@@ -35,6 +35,16 @@ def test_a_row_for_every_context(command: Command, tmp_path: Path) -> None:
     assert files["png"].read_bytes().startswith(b"\x89PNG")
 
 
+def test_messages_after_the_last_context(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    result = command("bench", "--synthetic", "tiny", *SHORT, "--suffixes", "3,9", "--json", str(file))
+    assert result.code == 0
+    assert result.out.splitlines()[4] == "after 16 tokens"
+    suffixes = json.loads(file.read_text())["suffixes"]
+    assert [suffix["tokens"] for suffix in suffixes] == [3, 9]
+    assert all(suffix["tps"] == pytest.approx(1000 * suffix["tokens"] / suffix["ms"]) for suffix in suffixes)
+
+
 def test_an_earlier_table_is_drawn_beside(tmp_path: Path) -> None:
     rows = [bench.Row(8, 100.0, 5.0, 20.0, 1, 2), bench.Row(16, 90.0, 5.0, 19.0, 1, 2)]
     bench.write_csv(tmp_path / "before.csv", rows)
@@ -48,6 +58,8 @@ def test_an_earlier_table_is_drawn_beside(tmp_path: Path) -> None:
     [
         (("--ctx-start", "0"), "make no contexts"),
         (("--ctx-start", "9", "--ctx-max", "8"), "make no contexts"),
+        (("--suffixes", "8,x"), "are no lengths"),
+        (("--suffixes", "8,0"), "are no lengths"),
         (("--synthetic", "tiny", "-m", "x"), "two models"),
         (("--synthetic", "tiny", "--compare", "x.csv"), "needs --plot"),
     ],

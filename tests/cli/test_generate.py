@@ -289,7 +289,9 @@ def test_an_mlx_without_backend_says_what_to_install(command: Command, monkeypat
 
 
 def test_version(command: Command) -> None:
-    assert command("--version").out.strip() == f"ds4-mlx {ds4_mlx.__version__}"
+    lines = command("--version").out.splitlines()
+    assert lines[0] == f"ds4-mlx {ds4_mlx.__version__}"
+    assert [line.split()[0] for line in lines[1:]] == ["mlx", "mlx-lm", "Python", "backend"]
 
 
 def test_help_lists_the_commands(command: Command) -> None:

@@ -1,6 +1,9 @@
 """What the wheel must hold."""
 
 import re
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -44,3 +47,36 @@ def test_versions_agree() -> None:
     import ds4_mlx
 
     assert f'version = "{ds4_mlx.__version__}"' in PYPROJECT
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_wheel_runs_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    """Catches what is missing in the wheel: packages, data, dependencies. Needs the package index."""
+
+    def run(*command: str | Path, cwd: Path = tmp_path) -> str:
+        done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "ds4_mlx", "convert"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, source)
+    (wheel,) = tmp_path.glob("ds4_mlx-*.whl")
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    programs = tmp_path / "venv" / "bin"
+    extra = "[cpu]" if sys.platform == "linux" else ""
+    run(programs / "pip", "install", "--quiet", f"{wheel}{extra}")
+    assert run(programs / "ds4-mlx", "--version").startswith("ds4-mlx ")
+    assert "42" in run(programs / "ds4-mlx", "generate", "-p", "What is 12 + 30?", "--no-think", "--temp", "0")
+    everything = (
+        "import pkgutil, importlib, ds4_mlx, ds4_convert\n"
+        "for package in (ds4_mlx, ds4_convert):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+        "print('imported')"
+    )
+    assert "imported" in run(programs / "python", "-c", everything)

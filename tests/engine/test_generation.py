@@ -7,7 +7,7 @@ import pytest
 
 from ds4_mlx.engine.generation import Event
 from ds4_mlx.engine.language_model import LanguageModel
-from ds4_mlx.engine.sampling import Sampler
+from ds4_mlx.engine.sampling import Draw, Sampler
 from ds4_mlx.errors import UserError
 
 from support import ModelIn
@@ -20,13 +20,20 @@ def model(model_in: ModelIn) -> LanguageModel:
     return model
 
 
+@pytest.fixture(params=[False, True], ids=["waiting", "ahead"], autouse=True)
+def looking_ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are the same whether tokens are fed before they are known, as on a GPU, or not."""
+    monkeypatch.setattr("ds4_mlx.engine.drawing.on_cpu", lambda: not request.param)
+
+
 @pytest.fixture
 def scripted(model: LanguageModel, monkeypatch: pytest.MonkeyPatch):
     """scripted(text): what is sampled next spells this text and then EOS."""
 
     def script(text: str) -> None:
         ids = iter([*model.tokenizer.encode(text), model.config.eos_token_id])
-        monkeypatch.setattr(Sampler, "sample", lambda *_: next(ids))
+        yes = mx.array(True)
+        monkeypatch.setattr(Sampler, "draw", lambda *_: Draw(mx.array(next(ids, 0)), yes))
 
     return script
 
@@ -240,3 +247,25 @@ def test_an_answer_begun_by_the_caller_is_continued_as_content(model: LanguageMo
         {"role": "assistant", "reasoning_content": "hm", "content": "It is", "wo_eos": True},
     ]
     assert answer(model.stream(messages, temperature=0)) == {"reasoning": "", "content": " 42."}
+
+
+def test_what_was_fed_ahead_is_taken_back(model: LanguageModel, scripted) -> None:
+    """A session holds all tokens of an answer but the last, and goes on as if it had never seen more."""
+    session = model.session()
+    scripted("It is 42.")
+    tokens = [t.id for e in model.stream("Why?", raw=True, temperature=0, session=session) for t in e.tokens]
+    assert session.token_ids == [*model.tokenizer.encode("Why?"), *tokens[:-1]]
+    assert session.position == session.state.position
+    other = model.session()
+    expected = other.feed(session.token_ids)[-1]
+    assert session.logits is not None
+    assert mx.abs(session.logits - expected).max() < 1e-3
+
+
+def test_an_answer_across_pages_leaves_whole_pages(model: LanguageModel) -> None:
+    session = model.session()
+    options = {"raw": True, "temperature": 0, "max_tokens": 140}
+    got = [t.id for e in model.stream("Hi", session=session, **options) for t in e.tokens]
+    again = [t.id for e in model.stream("Hi", **options) for t in e.tokens]
+    assert got == again
+    assert session.sequence.node.depth == session.state.full_pages == session.position // 128

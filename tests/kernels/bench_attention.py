@@ -1,10 +1,14 @@
 """How long the kernels of attention take at DeepSeek V4 Flash's sizes; run it on the GPU in question.
 
     python tests/kernels/bench_attention.py [--tokens 1 4 8] [--context 2048 65536 262144]
+    python tests/kernels/bench_attention.py --tokens --queries 2048
 
 One Markdown table per number of tokens, each token of a sequence of its own. Calls rotate over the rows of several
 layers and many are queued before the clock is read. `host` is the part of a call's time after which everything was
 queued: where it is nearly all of it, Python and MLX were the limit and not the GPU.
+
+`--queries`: many tokens of one sequence, the last ones of a prompt of 2,048 and of 12,288, by tiles. What counts for
+the rate are products of queries with the keys that they see, twice.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from bench_experts import timed
 
 from ds4_mlx.kernels import runs_kernels
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
+from ds4_mlx.kernels.attend_tiles import attend_tiles_kernel
 from ds4_mlx.kernels.attention_rows import attention_rows_kernel
 from ds4_mlx.kernels.attention_samples import RELEASED, attention_rows_inputs
 from ds4_mlx.kernels.index_rows import INDEX_SCORES, best_entries
@@ -103,20 +108,66 @@ class Setting:
         yield "best_entries", lambda layer: [best_entries(self.scores[layer], self.queries, TOPK)]
 
 
-def per_call(call: Call) -> tuple[float, float]:
+class Prefill:
+    """The last `count` tokens of a prompt of `context`, all of one sequence."""
+
+    def __init__(self, count: int, context: int) -> None:
+        rng, pages = np.random.default_rng(0), -(-context // PAGE)
+        self.count, ends = count, np.arange(context - count, context) + 1
+        held = np.minimum(ends, WINDOW)
+        first = np.arange(count) + WINDOW - held
+        self.seen = {0: held.sum(), 128: (held + ends // 128).sum(), 4: (held + np.minimum(ends // 4, TOPK)).sum()}
+        self.pages = mx.array(rng.permutation(pages)[None].astype(np.uint32))
+        self.queries = mx.array(np.stack([np.zeros_like(ends), first, held, ends], axis=1).astype(np.uint32))
+        self.windows = [packed_kv(count + WINDOW) for _ in range(LAYERS)]
+        self.entries = {ratio: [packed_kv(pages * PAGE // ratio) for _ in range(LAYERS)] for ratio in (4, 128)}
+        chosen = np.full((count, TOPK), 0xFFFFFFFF, dtype=np.uint32)
+        for row, end in zip(chosen, ends, strict=True):
+            numbers = np.sort(rng.permutation(end // 4)[:TOPK])
+            row[: len(numbers)] = numbers
+        self.chosen, self.q, self.sink = mx.array(chosen), normal(count, HEADS, WIDTH), mx.zeros(HEADS)
+        self.table = mx.ones((count, (WIDTH - NOPE) // 2)), mx.zeros((count, (WIDTH - NOPE) // 2))
+        mx.eval(list(vars(self).values()))
+
+    def attend(self, ratio: int, layer: int) -> list[mx.array]:
+        """The kernel of a layer with that ratio."""
+        window = self.windows[layer]
+        entries = self.entries[ratio][layer] if ratio else window
+        kernel = attend_tiles_kernel(ratio, choosing=ratio == 4)
+        return kernel(self.q, self.queries, self.pages, self.chosen, self.sink, *self.table, *window, *entries)
+
+
+def prefill_table(count: int) -> None:
+    """Prints the table of many queries."""
+    print(f"| {count:,} queries | context | keys a query | ms (host ms) | TFLOP/s |\n|---|---:|---:|---:|---:|")
+    for context in (2_048, 12_288):
+        if context < count:
+            continue
+        setting = Prefill(count, context)
+        for ratio in (0, 4, 128):
+            each, host = per_call(lambda layer, ratio=ratio, s=setting: s.attend(ratio, layer), calls=16)
+            keys = int(setting.seen[ratio])
+            rate = 4 * HEADS * WIDTH * keys / each / 1e6
+            name = f"attend_tiles (ratio {ratio})"
+            print(f"| {name} | {context:,} | {keys / count:.0f} | {each / 1e3:.2f} ({host / 1e3:.2f}) | {rate:.0f} |")
+    print()
+
+
+def per_call(call: Call, calls: int = CALLS) -> tuple[float, float]:
     """Microseconds of a call, best of several rounds, and how many of them until all were queued."""
 
     def outputs() -> list[mx.array]:
-        return [output for i in range(CALLS) for output in call(i % LAYERS)]
+        return [output for i in range(calls) for output in call(i % LAYERS)]
 
     whole, queued = timed(outputs)
-    return whole / CALLS * 1e6, queued / CALLS * 1e6
+    return whole / calls * 1e6, queued / calls * 1e6
 
 
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--tokens", type=int, nargs="*", default=[1, 4, 8])
+    parser.add_argument("--queries", type=int, nargs="*", default=[2_048])
     parser.add_argument("--context", type=int, nargs="+", default=[2_048, 12_288, 65_536, 262_144])
     options = parser.parse_args()
     if not runs_kernels():
@@ -133,6 +184,8 @@ def main() -> None:
         for name, cells in table.items():
             print(f"| {name} | {' | '.join(cells)} |")
         print()
+    for count in options.queries:
+        prefill_table(count)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,11 @@ class TestCombine:
             assert check(kernel.text, inputs=inputs, **call) == []
             assert check_cuda(kernel.text, inputs=inputs, **call) == []
 
+    def test_every_barrier_is_needed(self, dtype: mx.Dtype) -> None:
+        (mutant,) = without_each_barrier(combine_kernel(dtype))
+        with pytest.raises(EmulationError):
+            emulated(mutant, combine_inputs(Sizes(1, 2, 256, 64, 0, 0), 5))
+
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_both_together_are_attention(dtype: mx.Dtype) -> None:

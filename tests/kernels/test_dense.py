@@ -16,7 +16,7 @@ from ds4_mlx.kernels.expert_rows import MOST_TOKENS
 from ds4_mlx.kernels.kernel import Kernel, relative_error, tolerance
 from ds4_mlx.quant.formats import FORMATS
 
-from mslemu import ORDERS, SCHEDULES, check, check_cuda
+from mslemu import ORDERS, SCHEDULES, EmulationError, check, check_cuda
 
 SEVERAL = Job("mxfp8"), Job("BF16", "float32"), Job("mxfp8", "swiglu"), Job("q8_0")
 ROWS = [23, 9, 15, 40]  # no multiples of what a threadgroup takes
@@ -97,9 +97,14 @@ def test_is_metal_and_cuda(case: str, dtype: mx.Dtype) -> None:
         assert check_cuda(kernel.text, inputs=inputs, **call) == []
 
 
-def test_there_are_no_barriers_to_forget() -> None:
-    for case in CASES.values():
-        assert without_each_barrier(case(mx.float32, 1)[0]) == []
+@pytest.mark.parametrize("case", CASES)
+def test_every_barrier_is_needed(case: str) -> None:
+    kernel, inputs = CASES[case](mx.float32, 2)
+    mutants = without_each_barrier(kernel)
+    assert bool(mutants) == (case == "after_a_norm")
+    for mutant in mutants:
+        with pytest.raises(EmulationError):
+            emulated(mutant, inputs)
 
 
 @pytest.mark.parametrize("case", CASES)

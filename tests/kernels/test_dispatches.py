@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from kernels.count_dispatches import config, count
+from kernels.count_dispatches import config, count, like_a_gpu
 
 from ds4_mlx.cache import PagePool, SequenceState
-from ds4_mlx.model import Batch
+from ds4_mlx.model import Batch, transformer
 from ds4_mlx.model.linear import Numerics
 from ds4_mlx.model.transformer import Transformer
 
@@ -34,6 +35,7 @@ def test_launches_of_a_decoded_token(sessions: int, tokens: int) -> None:
     assert found.pop("Gather") <= 2
     assert found.pop("ArgReduce") == 1
     assert found.pop("Concatenate", 0) <= sessions  # of ids
+    assert found.pop("BitwiseInvert") == 1  # what the host says of the call goes to the device in one piece
     assert set(found) <= {"Scatter"}
 
 
@@ -62,3 +64,29 @@ def test_what_a_call_built_is_there_for_the_next(monkeypatch: pytest.MonkeyPatch
         counts.append(len(built))
     assert counts[0] > 10
     assert counts[4:] == [counts[-1]] * 4
+
+
+def test_a_growing_context_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for tokens that complete nothing, an entry of ratio 4, and entries of both ratios: then all is there."""
+    small = replace(config(), num_hidden_layers=4, compress_ratios=(0, 4, 128, 4), num_hash_layers=1)
+    network = Transformer(small, Numerics())
+    mx.eval(network.parameters())
+    state = SequenceState(PagePool.for_model(small))
+    traced: list[int] = []
+    steps = transformer._steps
+
+    def counted(*arguments: Any) -> Any:
+        traced.append(state.position)
+        return steps(*arguments)
+
+    monkeypatch.setattr(transformer, "_steps", counted)
+
+    def feed(tokens: int) -> None:
+        h = network(Batch.of([(state, np.zeros(tokens, dtype=np.int32))]))
+        mx.eval(h, *state.pool.arrays(), *state.arrays())
+
+    feed(250)  # by plain operations, which leave rows of any number
+    with like_a_gpu(only_experts=False, launched=Counter()):
+        for _ in range(150):
+            feed(1)
+    assert traced == [250, 251, 255]

@@ -14,6 +14,7 @@ from ds4_mlx.kernels import stream_samples as samples
 from ds4_mlx.kernels.dense_samples import DTYPES
 from ds4_mlx.kernels.dense_text import STORAGES
 from ds4_mlx.kernels.kernel import Kernel, relative_error, tolerance
+from ds4_mlx.kernels.stream_many import MANY_EXPERT_RETURN, MANY_RETURN, MANY_SUMS
 from ds4_mlx.kernels.stream_rows import LEAVE, SITE_SUMS, dense_return_kernel, enter_kernel
 from ds4_mlx.kernels.stream_twins import TILE, mixes_of, site_sums_twin
 
@@ -26,6 +27,12 @@ CASES: dict[str, Callable[[mx.Dtype, int, int], Case]] = {
     "leave": lambda *size: (LEAVE, samples.leave_inputs(*size)),
     "return": lambda *size: (dense_return_kernel("mxfp8"), samples.dense_return_inputs("mxfp8", *size, 288)),
 }
+MANY: dict[str, Callable[[mx.Dtype, int, int], Case]] = {
+    "many_sums": lambda *size: (MANY_SUMS, samples.site_sums_inputs(*size)),
+    "many_return": lambda *size: (MANY_RETURN, samples.many_return_inputs(*size)),
+    "many_expert_return": lambda *size: (MANY_EXPERT_RETURN, samples.many_expert_return_inputs(*size)),
+}
+ALL = CASES | MANY
 UNEVEN = 328  # channels that fill neither tiles nor threads
 
 
@@ -42,6 +49,24 @@ def assert_is_twin(kernel: Kernel, inputs: list[mx.array], **options: Any) -> No
 @pytest.mark.parametrize("case", CASES)
 def test_equals_its_twin(case: str, tokens: int, width: int, dtype: mx.Dtype) -> None:
     assert_is_twin(*CASES[case](dtype, tokens, width))
+
+
+# The last has several spans, the last one not whole, and more tokens than a threadgroup takes.
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("tokens", "width"), [(9, UNEVEN), (3, 32), (19, 1032)])
+@pytest.mark.parametrize("case", MANY)
+def test_of_many_tokens_equals_its_twin(case: str, tokens: int, width: int, dtype: mx.Dtype) -> None:
+    assert_is_twin(*MANY[case](dtype, tokens, width))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_enter_takes_the_sums_of_many_tokens(dtype: mx.Dtype) -> None:
+    h, fn = samples.site_sums_inputs(dtype, 9, 1032)
+    _, _, *site = samples.enter_inputs(dtype, 9, 1032)
+    kernel, sums = enter_kernel(20), MANY_SUMS.twin(h, fn)
+    assert_is_twin(kernel, [h, *sums, *site])
+    by_tiles = kernel.twin(h, *site_sums_twin(h, fn), *site)
+    assert relative_error(kernel.twin(h, *sums, *site), by_tiles) <= tolerance(dtype)
 
 
 @pytest.mark.parametrize("case", ["enter", "leave"])
@@ -61,9 +86,9 @@ def test_sinkhorn_runs_as_often_as_it_is_told(iterations: int) -> None:
 
 
 @pytest.mark.parametrize(("schedule", "order"), list(zip(SCHEDULES, ORDERS, strict=True)))
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ALL)
 def test_any_schedule(case: str, schedule: str, order: str) -> None:
-    assert_is_twin(*CASES[case](mx.float32, 2, UNEVEN), schedule=schedule, order=order, strict=True)
+    assert_is_twin(*ALL[case](mx.float32, 2, UNEVEN), schedule=schedule, order=order, strict=True)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -76,19 +101,25 @@ def test_every_barrier_is_needed(case: str) -> None:
             emulated(mutant, inputs)
 
 
+def test_many_tokens_have_no_barriers_to_forget() -> None:
+    for case in MANY.values():
+        assert without_each_barrier(case(mx.float32, 2, 32)[0]) == []
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ALL)
 def test_is_metal_and_cuda(case: str, dtype: mx.Dtype) -> None:
     for tokens in (1, 8):
-        kernel, inputs = CASES[case](dtype, tokens, UNEVEN)
+        kernel, inputs = ALL[case](dtype, tokens, UNEVEN)
         call = kernel.launch(*inputs)._asdict()
         assert check(kernel.text, inputs=inputs, **call) == []
         assert check_cuda(kernel.text, inputs=inputs, **call) == []
 
 
-@pytest.mark.parametrize("case", CASES)
+# Inputs of the other kernel are not all by token.
+@pytest.mark.parametrize("case", [name for name in ALL if name != "many_expert_return"])
 def test_a_token_s_numbers_do_not_depend_on_the_others(case: str) -> None:
-    kernel, inputs = CASES[case](mx.bfloat16, 5, UNEVEN)
+    kernel, inputs = ALL[case](mx.bfloat16, 5, UNEVEN)
     of_tokens = [array.shape[:1] == (5,) and array.ndim > 1 for array in inputs]
     alone = [array[3:4] if own else array for array, own in zip(inputs, of_tokens, strict=True)]
     for together, single in zip(emulated(kernel, inputs), emulated(kernel, alone), strict=True):

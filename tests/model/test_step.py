@@ -1,4 +1,4 @@
-"""Calls of few tokens, whose attention is done by kernels on a GPU, give what the plain operations give."""
+"""Calls whose attention is done by kernels on a GPU give what the plain operations give: few tokens, and many."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def by_kernels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ds4_mlx.model.step.runs_kernels", lambda: True)
         patch.setattr("ds4_mlx.model.linear.runs_kernels", lambda: True)
-        yield
+        patch.setattr("ds4_mlx.model.transformer.runs_kernels", lambda: True)
+        mx.disable_compile()  # what would be compiled here are twins, for minutes
+        try:
+            yield
+        finally:
+            mx.enable_compile()
 
 
 @contextmanager
@@ -140,16 +145,47 @@ def test_the_mtp_block_steps_too(model_in: ModelIn, tokens: list[int]) -> None:
     assert np.abs(found[0] - found[1]).max() <= 1e-4
 
 
-def test_many_tokens_and_plain_rows_do_not_step(model_in: ModelIn, tokens: list[int]) -> None:
+@contextmanager
+def attention_on_the_emulator() -> Iterator[None]:
+    """Attention's kernels alone, on the emulator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ds4_mlx.model.step.runs_kernels", lambda: True)
+        patch.setattr(Kernel, "__call__", lambda kernel, *inputs: emulated(kernel, list(inputs), mode="fast"))
+        yield
+
+
+@pytest.mark.parametrize(("start", "sizes"), [(0, (35,)), (29, (12, 1)), (120, (9, 3))])
+def test_many_tokens_equal_the_plain_path(
+    model_in: ModelIn, tokens: list[int], start: int, sizes: tuple[int, ...]
+) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (start,), [(n,) for n in sizes], by_kernels)
+
+
+def test_many_tokens_of_several_sessions_equal_the_plain_path(model_in: ModelIn, tokens: list[int]) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (0, 17, 126, 118), [(3, 4, 0, 5), (1, 1, 1, 1)], by_kernels)
+
+
+def test_many_tokens_on_the_emulator(model_in: ModelIn, tokens: list[int]) -> None:
+    assert_steps(model_in("fp32_kvq"), tokens, (124, 44), [(6, 5)], attention_on_the_emulator)
+
+
+def test_many_tokens_leave_no_more_rows_than_the_next_call_needs(model_in: ModelIn, tokens: list[int]) -> None:
+    session = model_in("fp32_kvq").session()
+    with by_kernels():
+        session.feed(tokens[:24])
+    width = session.model.config.sliding_window
+    assert all(layer.window.whole[0].shape[0] == width - 1 for layer in session.state.layers if layer.window)
+
+
+def test_many_tokens_take_tiles_and_plain_rows_do_not(model_in: ModelIn, tokens: list[int]) -> None:
     def fail(*_: object) -> None:
         raise AssertionError
 
     with pytest.MonkeyPatch.context() as patch, by_kernels():
-        patch.setattr("ds4_mlx.model.attention.Attention._step", fail)
-        model_in("fp32_kvq").session().feed(tokens[:9])
-        model_in("fp32_plain").session().feed(tokens[:3])
+        patch.setattr("ds4_mlx.model.attention.Attention.step", fail)
+        model_in("fp32_plain").session().feed(tokens[:9])
         with pytest.raises(AssertionError):
-            model_in("fp32_kvq").session().feed(tokens[:8])
+            model_in("fp32_kvq").session().feed(tokens[:9])
 
 
 def test_a_kept_state_does_not_hold_the_rows_of_other_sessions(model_in: ModelIn, tokens: list[int]) -> None:
@@ -165,16 +201,30 @@ def test_a_kept_state_does_not_hold_the_rows_of_other_sessions(model_in: ModelIn
             assert all(mx.array_equal(a, b) for a, b in zip(rows.parts, own.parts, strict=True))
 
 
+TWO = ((2, mx.float32), (1, mx.float32))
+
+
 def test_rows_of_sequences_that_were_together_are_not_joined_again() -> None:
-    whole = mx.arange(12.0).reshape(6, 2), mx.arange(6.0).reshape(6, 1)
-    arrays, places = joint([Rows(whole, 4, 6), None, Rows(whole, 0, 3)], [])
+    whole = mx.arange(16.0).reshape(8, 2), mx.arange(8.0).reshape(8, 1)
+    arrays, places = joint([Rows(whole, 4, 6), None, Rows(whole, 0, 3)], TWO, 8)
     assert arrays is whole
     assert places == ((4, 6), (0, 0), (0, 3))
 
 
 def test_rows_of_other_sequences_are_joined() -> None:
     whole = mx.arange(12.0).reshape(6, 2), mx.arange(6.0).reshape(6, 1)
-    (a, b), places = joint([Rows.of([mx.zeros((2, 2)), mx.zeros((2, 1))]), None, Rows(whole, 4, 6)], [])
+    (a, b), places = joint([Rows.of([mx.zeros((2, 2)), mx.zeros((2, 1))]), None, Rows(whole, 4, 6)], TWO, 4)
     assert a.tolist() == [[0, 0], [0, 0], [8, 9], [10, 11]]
     assert b.tolist() == [[0], [0], [4], [5]]
     assert places == ((0, 2), (2, 2), (2, 4))
+
+
+@pytest.mark.parametrize("rows", [3, 8, 16])
+def test_joined_rows_are_as_many_as_shapes_want(rows: int) -> None:
+    """Else a compiled step would be compiled again after every prompt of another length."""
+    whole = mx.ones((rows, 2)), mx.ones((rows, 1))
+    (a, b), places = joint([Rows(whole, 0, 3)], TWO, 8)
+    assert a.shape == (8, 2)
+    assert b.shape == (8, 1)
+    assert places == ((0, 3),)
+    assert joint([None], TWO, 8)[0][0].shape == (8, 2)

@@ -1,11 +1,14 @@
 """`cuda_kernel` is called like a Metal kernel, builds late, and builds once per signature."""
 
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
+from ds4_mlx.errors import UserError
 from ds4_mlx.kernels.metal_on_cuda import cuda_kernel
+from ds4_mlx.kernels.metal_on_cuda.included import folder, included
 
 CALL = {"output_shapes": [(64,)], "output_dtypes": [mx.float32], "grid": (64, 1, 1), "threadgroup": (32, 1, 1)}
 
@@ -23,7 +26,9 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch):
+def recorder(monkeypatch, tmp_path):
+    included.cache_clear()
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path))
     recorder = Recorder()
     monkeypatch.setattr(mx.fast, "cuda_kernel", recorder)
     return recorder
@@ -84,3 +89,28 @@ def test_wrong_numbers_of_arrays_are_named(recorder):
 def test_names_must_suit_cpp():
     with pytest.raises(ValueError, match="'two words' is none"):
         cuda_kernel("two words", ["x"], ["y"], "")
+
+
+def test_the_text_is_in_a_file_named_by_its_contents(recorder):
+    twice = kernel()
+    for x in (mx.zeros(64), mx.zeros(64, mx.float16)):
+        twice(inputs=[x], **CALL)
+    (first, second) = [b["header"] for b in recorder.built]
+    assert first != second
+    assert all(len(header) < 300 and header.startswith(f'#include "{folder()}') for header in (first, second))
+    assert "msl_kernel" in Path(first.split('"')[1]).read_text()
+    assert len(list(folder().iterdir())) == 2
+
+
+def test_a_damaged_file_is_written_anew(recorder):
+    path = Path(included("int good;").split('"')[1])
+    path.write_text("int ba")
+    included.cache_clear()
+    included("int good;")
+    assert path.read_text() == "int good;"
+
+
+def test_a_file_that_cannot_be_written_is_named(recorder, tmp_path):
+    (tmp_path / "cuda").write_text("in the way")
+    with pytest.raises(UserError, match=r"Cannot write .*cuda"):
+        included("int x;")

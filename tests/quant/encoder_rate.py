@@ -1,4 +1,4 @@
-"""How fast the encoders with feedback are here, what the whole model would take, and how far the CPU's bytes are from it.
+"""How fast the encoders with feedback are here, what the whole model would take, and how near the CPU's bytes are.
 
     python tests/quant/encoder_rate.py [--experts 16] [--small]
 
@@ -69,7 +69,10 @@ def agreement(name: str) -> tuple[float, float]:
             mx.set_default_device(device)
             found.append(encode_with_feedback(name, weights, factor))
             mx.set_default_device(before)
-    same = np.all([np.array(a == b).reshape(256, -1).all(axis=1) for a, b in zip(*(f.values() for f in found))], axis=0)
+    same = np.all(
+        [np.array(a == b).reshape(256, -1).all(axis=1) for a, b in zip(*(f.values() for f in found), strict=True)],
+        axis=0,
+    )
     losses = []
     for arrays in found:
         error = np.array(get_format(name).decode(*arrays.values()) - weights)[0].astype(np.float64)
@@ -100,7 +103,10 @@ def main() -> None:
             f"factors {making:.0f} min |",
             flush=True,
         )
-    print(f"Whole model, the longer of the two for each format: {total / 60:.1f} h. Peak {mx.get_peak_memory() / 1e9:.1f} GB.")
+    print(
+        f"Whole model, the longer of the two for each format: {total / 60:.1f} h. "
+        f"Peak {mx.get_peak_memory() / 1e9:.1f} GB."
+    )
 
 
 if __name__ == "__main__":

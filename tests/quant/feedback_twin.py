@@ -108,7 +108,7 @@ def interpolated(curve: list[float], base: float, scale: float) -> float:
 
 
 def encode_q2_k(weights: Row, u: np.ndarray, scales: np.ndarray) -> Row:
-    """A row -> its values as they are stored. scales [blocks, 2]: d and dmin, which come from the least-squares lines of
+    """A row -> its values as they are stored. scales [blocks, 2]: d and dmin, from the least-squares lines of
     encoders/q2_k.py.
     """
     weights = weights.copy()

@@ -7,14 +7,13 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 import pytest
+from quant import feedback_twin as twin
 
 from ds4_mlx.errors import UserError
 from ds4_mlx.quant import get_format
 from ds4_mlx.quant.encoders import encode
 from ds4_mlx.quant.encoders.feedback import encode_with_feedback
 from ds4_mlx.quant.encoders.hessian import damping_for, feedback_factor, proxy_loss
-
-from quant import feedback_twin as twin
 
 each_format = pytest.mark.parametrize("name", ["iq2_xxs", "q2_k"])
 
@@ -58,7 +57,9 @@ def test_q2_k_is_what_its_twin_says() -> None:
     weights, u = weights_of(1, 12, 512), feedback_factor(hessian(512))
     arrays = encode_with_feedback("q2_k", mx.array(weights), mx.array(u)[None])
     scales = np.array(arrays["dm"])[0].astype(np.float64)
-    found = [twin.encode_q2_k(r.astype(np.float64), u.astype(np.float64), s) for r, s in zip(weights[0], scales)]
+    found = [
+        twin.encode_q2_k(r.astype(np.float64), u.astype(np.float64), s) for r, s in zip(weights[0], scales, strict=True)
+    ]
     assert same_rows(values("q2_k", arrays)[0], found) >= 0.75
 
 
@@ -69,7 +70,10 @@ def test_it_lowers_the_error_of_outputs_that_it_has_not_seen(name: str) -> None:
     importance = mx.array(np.diag(known).copy())
     with_it, without = (
         values(name, arrays) - weights
-        for arrays in (encode_with_feedback(name, mx.array(weights), factor), encode(name, mx.array(weights), importance))
+        for arrays in (
+            encode_with_feedback(name, mx.array(weights), factor),
+            encode(name, mx.array(weights), importance),
+        )
     )
     for expert in range(2):
         assert proxy_loss(with_it[expert], unseen) < 0.5 * proxy_loss(without[expert], unseen)
@@ -126,7 +130,9 @@ def test_a_hessian_of_zeros_counts_all_columns_alike() -> None:
     assert np.array_equal(feedback_factor(np.zeros((8, 8), np.float32)), np.eye(8, dtype=np.float32))
 
 
-@pytest.mark.parametrize("wrong", [-np.eye(8), np.full((8, 8), np.nan), np.ones((8, 8)) - 2 * np.eye(8) + 0.9 * np.eye(8)])
+@pytest.mark.parametrize(
+    "wrong", [-np.eye(8), np.full((8, 8), np.nan), np.ones((8, 8)) - 2 * np.eye(8) + 0.9 * np.eye(8)]
+)
 def test_what_is_no_hessian_is_refused(wrong: np.ndarray) -> None:
     with pytest.raises(UserError, match="Calibrate again"):
         feedback_factor(wrong)

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ds4_mlx.kernels.metal_on_cuda.cuda_text import cuda_text
+from ds4_mlx.kernels.metal_on_cuda.included import included
 from ds4_mlx.kernels.metal_on_cuda.signature import KernelText, Signature, Template, as_arrays
 
 SIMDGROUP = 32  # threads
@@ -88,7 +89,7 @@ class CudaKernel:
             input_names=list(text.input_names),
             output_names=list(text.output_names),
             source=source,
-            header=header,
+            header=included(header),
             ensure_row_contiguous=text.ensure_row_contiguous,
         )
 

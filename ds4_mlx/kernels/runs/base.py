@@ -17,6 +17,8 @@ class RunText:
     `header` reads and decodes runs, `rows` finishes a dot product with one, `tiles` makes weights of one; the package's
     docstring says how.
 
+    `blocks`, where rows are whole blocks of 256 weights and tensor cores are worth it, makes pairs for `block_text`.
+
     `table` makes what the decoding looks up, uint32 words, which each threadgroup copies to its own memory; None if the
     format needs none.
     """
@@ -26,6 +28,7 @@ class RunText:
     rows: str
     tiles: str
     table: Callable[[], mx.array] | None = None
+    blocks: str | None = None
 
     def arrays(self, matrix: str) -> list[str]:
         """The names of a matrix's arrays among a kernel's inputs."""

@@ -22,13 +22,19 @@ def _signs() -> np.ndarray:
 
 
 def _table() -> mx.array:
-    """uint32 [512 + 128]: groups of 8 bytes, of the weights 0, 1, 4, 5 and 2, 3, 6, 7; and the signs.
+    """uint32 [512 + 128 + 256]: groups of 8 bytes, of the weights 0, 1, 4, 5 and 2, 3, 6, 7; signs; nibbles.
 
     So each word holds two pairs of weights (j, j + 4) whose bytes are one shift and one mask away from being halves.
     """
     codes = np.vectorize(_BYTES.get)(GRID.astype(int)).astype(np.uint8)
     words = np.ascontiguousarray(codes[:, [0, 1, 4, 5, 2, 3, 6, 7]]).view(np.uint32).reshape(-1)
-    return mx.array(np.concatenate([words, _signs()]))
+    return mx.array(np.concatenate([words, _signs(), _nibbles()]))
+
+
+def _nibbles() -> np.ndarray:
+    """uint32 [256]: the groups with 4 bits per weight, 0 for 8, 1 for 25, 2 for 43; weights 0, 4, 1, 5, 2, 6, 3, 7."""
+    codes = np.vectorize({8: 0, 25: 1, 43: 2}.get)(GRID.astype(int))
+    return (codes[:, [0, 4, 1, 5, 2, 6, 3, 7]] << np.arange(0, 32, 4)).sum(axis=1).astype(np.uint32)
 
 
 _HEADER = """
@@ -68,6 +74,46 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 }
 """
 
+_BLOCKS = """
+#define PAIRED 4
+#define PARTS 1
+#define OFFSETS true
+
+// A pair without its weights, negative: 128 (1024 as halves) and 64, so that -43 to 43 are 7 bits of a mantissa.
+template <bool HALF> METAL_FUNC uint offset_pair(int i) { return HALF ? 0xe440e440u : 0xc340c340u; }
+
+// Weights j and j + 4 of 8. Signs become the third bits of nibbles, which choose among six bytes.
+template <bool HALF>
+METAL_FUNC void pairs_of(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  uint y = run.codes.y;
+  uint odd = y ^ (y >> 1);
+  odd = (odd ^ (odd >> 2) ^ (odd >> 4) ^ (y >> 6)) & 0x00204081u;  // the eighth signs
+  #pragma unroll
+  for (int g = 0; g < 4; g++) {
+    // Four copies, 7 bits apart: signs (0, 4), (1, 5), (2, 6), (3, -) in two nibbles each.
+    uint signs = ((y >> (7 * g)) & 127u) * 0x00810204u;
+    signs ^= odd << (30 - 7 * g);
+    uint chosen = table[640 + permute_bytes(run.codes.x, 0u, 0x4440u + uint(g))] ^ (signs & 0x44444444u);
+    uint first = permute_bytes(0x006b5948u, 0x00152738u, chosen);  // 64 + 8, 25, 43; 64 - 8, 25, 43
+    uint second = permute_bytes(0x006b5948u, 0x00152738u, chosen >> 16);
+    uint above = HALF ? 0x64u : 0x43u;
+    words[4 * g] = permute_bytes(first, above, 0x4140u);
+    words[4 * g + 1] = permute_bytes(first, above, 0x4342u);
+    words[4 * g + 2] = permute_bytes(second, above, 0x4140u);
+    words[4 * g + 3] = permute_bytes(second, above, 0x4342u);
+  }
+}
+
+METAL_FUNC uint scale_bits(const thread Run& run) { return run.codes.y >> 28; }
+
+METAL_FUNC float finish_block(
+    const thread Run& run, uint left, uint right, const thread float2* dots, const thread float (*offsets)[4]) {
+  float first = (0.5f + small_float(left)) * (dots[0].x + offsets[0][0]);
+  float second = (0.5f + small_float(right)) * (dots[0].y + offsets[0][1]);
+  return float(run.d) * 0.25f * (first + second);
+}
+"""
+
 _TILES = """
 #define APART 4
 
@@ -98,4 +144,4 @@ METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, 
 }
 """
 
-TEXT = RunText("iq2_xxs", _HEADER, _ROWS, _TILES, _table)
+TEXT = RunText("iq2_xxs", _HEADER, _ROWS, _TILES, _table, _BLOCKS)

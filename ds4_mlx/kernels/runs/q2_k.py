@@ -47,6 +47,49 @@ METAL_FUNC float finish_run(const thread Run& run, float2 dots, float2 sums) {
 }
 """
 
+_BLOCKS = """
+#define PAIRED 8
+#define PARTS 2
+#define OFFSETS true
+
+// What is behind the codes of pair i of 16 weights, negative: see `pairs_of`.
+template <bool HALF> METAL_FUNC uint offset_pair(int i) {
+  return HALF ? (i % 3 == 0 ? 0xd400d400u : i % 3 == 1 ? 0xcc00cc00u : 0xc400c400u)
+              : (i % 3 == 0 ? 0xc280c280u : i % 3 == 1 ? 0xc180c180u : 0xc080c080u);
+}
+
+// Weights j and j + 8 of 16 as 64, 16 or 4 and the code: three codes lie in the mantissas of such numbers at once.
+template <bool HALF>
+METAL_FUNC void pairs_of(const thread Run& run, const threadgroup uint* table, thread uint* words) {
+  constexpr int FIRST = HALF ? 4 : 1;
+  #pragma unroll
+  for (int i = 0; i < 16; i++) {
+    uint word = i < 8 ? run.codes.x : run.codes.y;
+    int j = i % 8;
+    int right = 2 * (j - j % 3) - FIRST;
+    uint shifted = right < 0 ? word << (-right & 31) : word >> (right & 31);
+    words[i] = (shifted & (0x00030003u << (FIRST + 2 * (j % 3)))) | (offset_pair<HALF>(j) & 0x7fff7fffu);
+  }
+}
+
+METAL_FUNC uint scale_bits(const thread Run& run) { return uint(run.nibbles.x) | (uint(run.nibbles.y) << 8); }
+
+METAL_FUNC float nibble(uint bits, int i) { return small_float((bits >> (4 * i)) & 15u); }
+
+METAL_FUNC float finish_block(
+    const thread Run& run, uint left, uint right, const thread float2* dots, const thread float (*offsets)[4]) {
+  float scaled = 0.0f;
+  float low = 0.0f;
+  #pragma unroll
+  for (int part = 0; part < 2; part++) {
+    scaled += nibble(left, 2 * part) * (dots[part].x + offsets[part][0]);
+    scaled += nibble(right, 2 * part) * (dots[part].y + offsets[part][1]);
+    low += nibble(left, 2 * part + 1) * offsets[part][2] + nibble(right, 2 * part + 1) * offsets[part][3];
+  }
+  return float(run.d.x) * scaled - float(run.d.y) * low;
+}
+"""
+
 _TILES = """
 #define APART 8
 
@@ -80,4 +123,4 @@ METAL_FUNC void pairs_run(const thread Run& run, const threadgroup uint* table, 
 }
 """
 
-TEXT = RunText("q2_k", _HEADER, _ROWS, _TILES)
+TEXT = RunText("q2_k", _HEADER, _ROWS, _TILES, blocks=_BLOCKS)

@@ -62,7 +62,7 @@ def encode_with_feedback(name: str, weights: mx.array, factors: mx.array) -> dic
     if weights.ndim != 3 or weights.size == 0 or weights.dtype != mx.float32:
         raise UserError(f"Weights to encode with feedback are float32 [experts, out, in], got {list(weights.shape)}.")
     shapes = get_format(name).array_shapes(weights.shape)
-    experts, out, width = weights.shape
+    experts, _, width = weights.shape
     if factors.shape not in ((1, width, width), (experts, width, width)):
         raise UserError(f"The factors of {list(weights.shape)} are [{experts}, {width}, {width}], got {factors.shape}.")
     shared = factors.shape[0] == 1

@@ -57,7 +57,7 @@ def _choose_scales(x: mx.array, amax: mx.array, costs: mx.array) -> tuple[mx.arr
 
 
 def _best_pair(x: mx.array, costs: mx.array, unit: mx.array, min_unit: mx.array) -> tuple[mx.array, mx.array]:
-    """A group x [F, R, 16] with costs [F, 16] -> the best of 16 x 16 steps of scale and minimum, float32 [F, R] each."""
+    """A group x [F, R, 16], costs [F, 16] -> the best of 16 x 16 steps of scale and minimum, float32 [F, R] each."""
     pairs = mx.arange(256)
     steps = (pairs // 16).astype(mx.float32), (pairs % 16).astype(mx.float32)
     scale, minimum = unit[..., None] * steps[0], min_unit[..., None] * steps[1]  # [F, R, 256]

@@ -2,7 +2,8 @@
 
 The Hessian of a matrix is the sum of x x^T over its inputs x, and what rounding W to Q costs in its outputs is
 tr(E H E^T) with E = W - Q: the proxy loss. Written H^-1 = U^T U with U upper triangular, that cost is a sum over
-columns (GPTQ, LDLQ): once earlier columns are rounded and their errors passed on, column j costs (e / U_jj)^2 by itself.
+columns (GPTQ, LDLQ): once earlier columns are rounded and their errors passed on, column j costs (e / U_jj)^2 by
+itself.
 """
 
 from __future__ import annotations

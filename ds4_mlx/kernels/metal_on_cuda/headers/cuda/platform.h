@@ -50,7 +50,8 @@ using cuda::std::uint64_t;
 #define MSL_CLZ(u) ::__clz(int(u))
 
 // for: MSL_FLOAT_TO_BFLOAT
-#define MSL_FLOAT_TO_BFLOAT(f) __bfloat16_as_ushort(__float2bfloat16_rn(f))
+// As one of a pair: alone, the conversion becomes one that runs at an eighth of the rate on sm_90.
+#define MSL_FLOAT_TO_BFLOAT(f) __bfloat16_as_ushort(__low2bfloat16(__floats2bfloat162_rn(f, 0.0f)))
 
 // for: MSL_BFLOAT_TO_FLOAT
 #define MSL_BFLOAT_TO_FLOAT(bits) __bfloat162float(__ushort_as_bfloat16(bits))
