@@ -23,6 +23,7 @@ from ds4_convert.auxiliary import MODEL_FILE, MODEL_FILE_TEXT
 from ds4_convert.checksums import ALGORITHM, CHECKSUMS_NAME, Described, checksum_file, fingerprint
 from ds4_convert.journal import Journal
 from ds4_convert.memory import peak_memory
+from ds4_convert.options import Options
 from ds4_convert.parallel import in_threads
 from ds4_convert.plan import Plan, make_plan
 from ds4_convert.progress import Meter
@@ -51,7 +52,9 @@ def convert(
     destination: str | Path,
     *,
     profile: str | None = None,
+    method: str | None = None,
     imatrix: str | Path | None = None,
+    calibration: str | Path | None = None,
     layers: str | None = None,
     jobs: int = 1,
     dry_run: bool = False,
@@ -59,9 +62,10 @@ def convert(
 ) -> Outcome:
     """Converts `source`, DeepSeek's folder or a ds4 GGUF file, to our format in the folder `destination`.
 
-    profile: 'exact' (the default for a folder) or 'q2'; a GGUF file brings its own. imatrix: a file with the importance
-    of input columns, for 'q2'. layers: such as '3-5', only these, to be measured. jobs: layers in work at once; the
-    result is the same whatever their number.
+    profile: 'exact' (the default for a folder) or 'q2'; a GGUF file brings its own. For 'q2', method is 'feedback' (the
+    default with a calibration), 'imatrix' (the default with an imatrix, a file with the importance of input columns) or
+    'plain'; calibration is a folder that `ds4-mlx calibrate` made. layers: such as '3-5', only these, to be measured.
+    jobs: layers in work at once; the result is the same whatever their number.
 
     Prints the plan and the progress to `console` (stderr by default); `dry_run` stops after the plan. Raises
     `UserError` for a source, destination or option that cannot be used, before or during the work. After any error,
@@ -75,7 +79,7 @@ def convert(
         raise UserError(f"{destination} leads nowhere (a loop of links). Choose another destination.") from None
     if jobs < 1:
         raise UserError(f"--jobs is {jobs}; expected at least 1.")
-    recipe = _make_recipe(source, profile, imatrix, layers)
+    recipe = _make_recipe(source, Options(profile, method, imatrix, calibration, layers))
     _check_destination(source, destination)
     partial = partial_folder(destination)
     identity = _identity(recipe)
@@ -112,14 +116,14 @@ def convert(
     return Outcome(plan, own["fingerprint"], len(shards) - len(kept), len(kept), seconds, peak_memory())
 
 
-def _make_recipe(source: Path, profile: str | None, imatrix: str | Path | None, layers: str | None) -> Recipe:
+def _make_recipe(source: Path, options: Options) -> Recipe:
     if source.is_file():
         from ds4_convert.gguf.source import gguf_recipe
 
-        return gguf_recipe(source, profile, imatrix, layers)
+        return gguf_recipe(source, options)
     from ds4_convert.released import released_recipe
 
-    return released_recipe(source, profile, imatrix, layers)
+    return released_recipe(source, options)
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:
@@ -131,6 +135,9 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
         "checkpoint_id": recipe.checkpoint_id,
         "layers": recipe.own.get("layers"),
         "imatrix": recipe.own.get("imatrix"),
+        "calibration": recipe.own.get("calibration"),
+        "method": recipe.own.get("method"),
+        "formats": recipe.formats.table,
         "source": str(recipe.source.resolve()),
     }
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from ds4_convert.files import written_aside
 from ds4_mlx.errors import UserError
 
 _LONGEST_NAME = 4096
@@ -44,8 +46,7 @@ class Imatrix:
 
         Raises `UserError` when the file has none, or values for a matrix of other sizes.
         """
-        _, layer, *_, matrix = item.split(".")
-        name = f"blk.{layer}.{_MATRICES[matrix]}.weight"
+        name = tensor_name(item)
         entry = self.entries.get(name)
         if entry is None:
             raise UserError(f"{self.path} has no values for {name}: it was made with another model.")
@@ -77,6 +78,24 @@ def open_imatrix(path: str | Path) -> Imatrix:
             return Imatrix(path, digest.hexdigest(), _entries(file, path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def write_imatrix(path: Path, importances: Mapping[str, np.ndarray], *, pieces: int) -> None:
+    """Writes importances float32 [experts, width] by item as ds4 reads them. Raises `OSError`."""
+    dataset = b"ds4-mlx calibrate"
+    with written_aside(path) as file:
+        file.write(struct.pack("<i", len(importances)))
+        for item, values in importances.items():
+            name = tensor_name(item).encode()
+            file.write(struct.pack("<i", len(name)) + name + struct.pack("<ii", 1, values.size))
+            file.write(np.ascontiguousarray(values, "<f4").tobytes())
+        file.write(struct.pack("<ii", pieces, len(dataset)) + dataset)
+
+
+def tensor_name(item: str) -> str:
+    """The name in a GGUF of an item such as layers.3.ffn.experts.w2."""
+    _, layer, *_, matrix = item.split(".")
+    return f"blk.{layer}.{_MATRICES[matrix]}.weight"
 
 
 def _entries(file: BinaryIO, path: Path) -> dict[str, Entry]:

@@ -26,4 +26,6 @@ def losses_json(losses: Mapping[str, Loss]) -> dict[str, dict[str, float]]:
 
 
 def _words(loss: Loss) -> str:
+    if loss.outputs is not None:
+        return f"{loss.plain:.4f} ({loss.outputs:.4f} in outputs)"
     return f"{loss.plain:.4f}" + ("" if loss.weighted is None else f" ({loss.weighted:.4f} weighted)")

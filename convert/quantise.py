@@ -9,36 +9,38 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 
-from ds4_convert.imatrix import Imatrix
+from ds4_convert.guide import Encoded, Guide
 from ds4_convert.steps import Loss, Measure, Output, Pieces, Step, named_pieces, outputs_of
 from ds4_mlx.checkpoint.items import Item
 from ds4_mlx.checkpoint.repack import Checker
 from ds4_mlx.checkpoint.safetensors_file import Tensor
 from ds4_mlx.errors import UserError
 from ds4_mlx.quant import get_format
-from ds4_mlx.quant.encoders import encode
 
-WEIGHTS_AT_ONCE = 1 << 23  # one matrix of one expert of the full model: 32 MiB in float32
-MEMORY = 32 * WEIGHTS_AT_ONCE  # the weights, their decoded twins, the error, and 130 MB for the encoder
+# Weights at once: on a CPU one matrix of one expert of the full model, 32 MiB in float32; a GPU wants more rows.
+_ON_CPU, _ON_GPU = 1 << 23, 1 << 27
 
 
-def quantise_step(
-    item: Item, storage: str, tensors: Mapping[str, Tensor], check: Checker, imatrix: Imatrix | None
-) -> Step:
+def weights_at_once() -> int:
+    """Weights that are encoded together."""
+    return _ON_CPU if mx.default_device() == mx.Device(mx.cpu) else _ON_GPU
+
+
+def quantise_step(item: Item, storage: str, tensors: Mapping[str, Tensor], check: Checker, guide: Guide) -> Step:
     """The step that stores the FP4 experts of `item` in the format `storage`. `check` sees every piece that is read."""
-    experts, _, width = item.shape
     outputs = outputs_of(item, storage)
     read = partial(_read, item, tensors, check)
-    importance = None if imatrix is None else partial(imatrix.importance, item.name, experts, width)
-    return Step(item.name, outputs, partial(_pieces, item, storage, outputs, read, importance), MEMORY)
+    # The weights, their decoded twins, the error, and 130 MB for the encoder; a few Hessians of a calibration.
+    memory = 32 * weights_at_once() + 6 * 8 * item.shape[-1] ** 2
+    return Step(item.name, outputs, partial(_pieces, item, storage, outputs, read, guide), memory)
 
 
-def _read(item: Item, tensors: Mapping[str, Tensor], check: Checker, first: int, count: int) -> mx.array:
-    """The weights of experts from `first` on, float32 [count, out, in]."""
+def _read(item: Item, tensors: Mapping[str, Tensor], check: Checker, experts: range) -> mx.array:
+    """The weights of those experts, float32 [n, out, in]."""
     parts = []
     for suffix, dtype in (("weight", np.uint32), ("scale", np.uint8)):
         arrays = []
-        for source in item.sources[first : first + count]:
+        for source in item.sources[experts.start : experts.stop]:
             tensor = tensors[f"{source}.{suffix}"]
             array = tensor.array()
             check(tensor, array)
@@ -51,30 +53,38 @@ def _pieces(
     item: Item,
     storage: str,
     outputs: tuple[Output, ...],
-    read: Callable[[int, int], mx.array],
-    importance: Callable[[], np.ndarray] | None,
+    read: Callable[[range], mx.array],
+    guide: Guide,
     measure: Measure,
 ) -> Pieces:
-    target, columns = get_format(storage), None if importance is None else importance()
-    count = max(1, WEIGHTS_AT_ONCE // math.prod(item.shape[1:]))
-    sums = np.zeros((2, 2))  # squared error and squared weights, plain and weighted
-    for first in range(0, item.shape[0], count):
-        weights = read(first, min(count, item.shape[0] - first))
-        chosen = None if columns is None else mx.array(columns[first : first + count])
-        try:
-            encoded = encode(storage, weights, chosen)
-        except UserError as error:
-            raise UserError(f"{item.name} cannot be quantised: {error}") from None
-        arrays = [encoded[part.name] for part in target.parts]
-        sums += _squares(target.decode(*arrays) - weights, weights, chosen)
-        yield from named_pieces(outputs, {part.name: np.array(a) for part, a in zip(target.parts, arrays, strict=True)})
-    plain, weighted = (float(error / whole) if whole else 0.0 for error, whole in sums)
-    measure(item.name, Loss(plain, None if columns is None else weighted))
+    target, total = get_format(storage), item.shape[0]
+    count = max(1, weights_at_once() // math.prod(item.shape[1:]))
+    groups = [range(first, min(first + count, total)) for first in range(0, total, count)]
+    sums, known = np.zeros((3, 2)), [True, False, False]  # squared error and squared weights, each weighed three ways
+    try:
+        for weights, encoded in guide.encoder(item)(storage, groups, read):
+            arrays = [encoded.arrays[part.name] for part in target.parts]
+            sums += _squares(target.decode(*arrays) - weights, weights, encoded)
+            known = [True, encoded.importance is not None, encoded.hessian is not None]
+            named = {part.name: np.array(a) for part, a in zip(target.parts, arrays, strict=True)}
+            yield from named_pieces(outputs, named)
+    except UserError as error:
+        raise UserError(f"{item.name} cannot be quantised: {error}") from None
+    plain, *others = [float(error / whole) if whole else 0.0 for error, whole in sums]
+    by_column, in_outputs = (ratio if there else None for ratio, there in zip(others, known[1:], strict=True))
+    measure(item.name, Loss(plain, by_column, in_outputs))
 
 
-def _squares(error: mx.array, weights: mx.array, importance: mx.array | None) -> np.ndarray:
-    """Sums of squares of error and weights [experts, out, in]: float64 [plain and weighted by column, 2]."""
-    columns = mx.stack([(a * a).sum(axis=1) for a in (error, weights)])  # [2, experts, in]
-    weighted = columns if importance is None else columns * importance
-    sums = mx.stack([columns, weighted]).sum(axis=(-1, -2))
-    return np.array(sums).astype(np.float64)
+def _squares(error: mx.array, weights: mx.array, encoded: Encoded) -> np.ndarray:
+    """Sums of squares of error and weights [experts, out, in]: float64 [as they are, by column, in the outputs; 2]."""
+    pair = error, weights
+    columns = mx.stack([(a * a).sum(axis=1) for a in pair])  # [2, experts, in]
+    rows = [columns, columns if encoded.importance is None else columns * encoded.importance]
+    if encoded.hessian is not None:
+        outputs = []
+        for i in range(len(weights)):
+            h = encoded.hessian(i)
+            outputs.append(mx.stack([((a[i] @ h) * a[i]).sum() for a in pair]))
+        rows.append(mx.stack(outputs, axis=1)[..., None])
+    sums = [row.sum(axis=(-1, -2)) for row in rows]
+    return np.stack([np.array(s).astype(np.float64) for s in (*sums, *[mx.zeros(2)] * (3 - len(sums)))])

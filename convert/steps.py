@@ -32,10 +32,13 @@ class Output:
 
 
 class Loss(NamedTuple):
-    """Relative error of a quantised matrix, |Wq - W|^2 / |W|^2; also with columns weighted by their importance."""
+    """Relative error of a quantised matrix, |Wq - W|^2 / |W|^2; also with columns weighted by their importance, and in
+    the outputs that the calibration's inputs give.
+    """
 
     plain: float
-    weighted: float | None  # None without an imatrix
+    weighted: float | None  # None without an imatrix or a calibration
+    outputs: float | None = None  # None without a calibration
 
 
 Pieces = Iterator[tuple[str, np.ndarray]]  # (name of the array, its next bytes as flat uint8)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ds4_mlx.commands.calibrate_app import calibrate
 from ds4_mlx.commands.chat_app import HELP as CHAT_HELP
 from ds4_mlx.commands.chat_app import chat
 from ds4_mlx.commands.eval_app import app as eval_app
@@ -30,6 +31,11 @@ app = typer.Typer(
 )
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(eval_app, name="eval")
+app.command(
+    help="Measure what a model's experts are given, for `ds4-mlx convert --calibration`.\n\n"
+    "A text goes through the model layer by layer; one layer is in memory at a time. An interrupted run resumes: "
+    "repeat the command."
+)(calibrate)
 app.command(
     help="Serve the model over HTTP: OpenAI's chat completions, completions and responses, Anthropic's messages.\n\n"
     "Listens on this machine only, unless told otherwise. Ctrl-C or SIGTERM lets answers end and saves sessions."
@@ -177,6 +183,14 @@ class Profile(str, Enum):
     Q2 = "q2"
 
 
+class Method(str, Enum):
+    """How experts may be quantised."""
+
+    FEEDBACK = "feedback"
+    IMATRIX = "imatrix"
+    PLAIN = "plain"
+
+
 @app.command(
     help="Convert a released checkpoint, or a GGUF file as ds4 runs them, to our format.\n\n"
     "Prints the plan first. An interrupted run resumes: repeat the command. A GGUF keeps every bit and can be had back "
@@ -196,9 +210,19 @@ def convert(
             "brings its own."
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="CAL", help="For q2: the folder that `ds4-mlx calibrate` made. Best quality.")
+    ] = None,
     imatrix: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="For q2: how much each input column matters; a .dat file as ds4 writes."),
+    ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            help="For q2. feedback: rounding errors are made up for in later columns; the default with --calibration. "
+            "imatrix: columns weighted by their inputs. plain: by their weights."
+        ),
     ] = None,
     layers: Annotated[
         str | None,
@@ -216,7 +240,9 @@ def convert(
             source,
             destination,
             profile=profile.value if profile else None,
+            method=method.value if method else None,
             imatrix=imatrix,
+            calibration=calibration,
             layers=layers,
             jobs=jobs,
             dry_run=dry_run,

@@ -17,6 +17,7 @@ from ds4_convert.gguf.names import in_file_order, item_name
 from ds4_convert.gguf.types import STORAGE, type_name
 from ds4_convert.gguf.vocabulary import tokenizer_files
 from ds4_convert.layer_range import parse_layers
+from ds4_convert.options import Options
 from ds4_convert.recipe import Recipe
 from ds4_convert.steps import PIECE_BYTES, Measure, Output, Pieces, Step, named_pieces, outputs_of
 from ds4_mlx.checkpoint.items import Item, in_layers, model_items
@@ -31,10 +32,12 @@ _PROFILES = {("iq2_xxs", "q2_k"): "q2", ("q4_k", "q4_k"): "q4", ("mxfp4", "mxfp4
 _SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
-def gguf_recipe(source: Path, profile: str | None, imatrix: str | Path | None, layers: str | None) -> Recipe:
+def gguf_recipe(source: Path, options: Options) -> Recipe:
     """The recipe for the file `source`. Raises `UserError` when anything about it or the options is wrong."""
-    if imatrix is not None:
-        raise UserError(f"--imatrix serves quantising, but {source} is quantised already. Leave it out.")
+    for flag in ("imatrix", "calibration", "method"):
+        if getattr(options, flag) is not None:
+            raise UserError(f"--{flag} serves quantising, but {source} is quantised already. Leave it out.")
+    profile = options.profile
     _refuse_split_name(source)
     header = read_header(source)
     _refuse_split_keys(header)
@@ -50,7 +53,7 @@ def gguf_recipe(source: Path, profile: str | None, imatrix: str | Path | None, l
             "is converted as it is. Leave --profile out, or convert DeepSeek's own folder."
         )
     check_gaps(header)
-    part = parse_layers(layers, config)
+    part = parse_layers(options.layers, config)
     chosen = in_layers(items, part) if part else items
     own: dict[str, Any] = {
         "prompt_profile": _prompt_profile(header),

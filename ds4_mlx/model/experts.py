@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import mlx.core as mx
 from mlx import nn
 
@@ -18,6 +20,17 @@ from ds4_mlx.quant.simulate import simulate_activation
 
 # From this many rows on, sorting them by expert pays: MLX then reads a run of rows against one expert's weights.
 _SORT_ROWS = 64
+
+
+class InnerRows(NamedTuple):
+    """Rows [R, I] that w2 takes, R = T * k, sorted by expert where there are many: the expert and the token of each,
+    [R], and which of the pairs in their own order it is.
+    """
+
+    rows: mx.array
+    experts: mx.array
+    tokens: mx.array
+    order: mx.array
 
 
 class Experts(nn.Module):
@@ -87,16 +100,25 @@ class Experts(nn.Module):
         return products
 
     def _plain(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        return self.outer_rows(self.inner_rows(x, experts, weights), experts)
+
+    def inner_rows(self, x: mx.array, experts: mx.array, weights: mx.array) -> InnerRows:
+        """What w2 takes of every pair, in plain operations. Arguments as in a call."""
         k = experts.shape[1]
         chosen = experts.flatten()  # [R], R = T * k rows
         order = mx.argsort(chosen) if chosen.size >= _SORT_ROWS else mx.arange(chosen.size)
-        rows, chosen = x[order // k], chosen[order]
+        tokens, chosen = order // k, chosen[order]
+        rows = x[tokens]
         gate = self._products(rows, self.w1, chosen)
         up = self._products(rows, self.w3, chosen)
         # The route weight goes in before the down projection, where the reference rounds.
         inner = swiglu(gate, up, self._limit) * weights.flatten()[order][:, None]
-        down = self._products(inner.astype(x.dtype), self.w2, chosen)
-        return _summed(down[mx.argsort(order)], experts)
+        return InnerRows(inner.astype(x.dtype), chosen, tokens, order)
+
+    def outer_rows(self, inner: InnerRows, experts: mx.array) -> mx.array:
+        """What a call returns, from what `inner_rows` made for these experts [T, k]."""
+        down = self._products(inner.rows, self.w2, inner.experts)
+        return _summed(down[mx.argsort(inner.order)], experts)
 
     def _products(self, x: mx.array, w: Matrix, chosen: mx.array) -> mx.array:
         """Row r of x [R, in] times the matrix of expert chosen[r] -> [R, out], rounded to the dtype of x."""

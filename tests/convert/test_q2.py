@@ -149,7 +149,7 @@ def test_each_layer_has_a_line_about_its_error_and_the_plan_speaks_of_the_imatri
     convert(released, tmp_path / "out", profile="q2", console=Console(file=shown, width=100))
     text = shown.getvalue()
     assert text.count("ffn.experts  relative error w1 0.") == 2
-    assert "an imatrix gives better quality" in text
+    assert "--calibration or --imatrix weigh them" in text
     assert "iq2_xxs, q2_k" in text
 
 

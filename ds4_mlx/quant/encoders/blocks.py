@@ -20,7 +20,7 @@ _CHUNK = 1024
 _LEAST_IMPORTANCE = 1e-6
 
 # Half of float16's smallest number, which is the smallest that either format can write beside zero.
-_ZERO_BELOW = 2.0**-25
+ZERO_BELOW = 2.0**-25
 
 
 class BlockEncoder(NamedTuple):
@@ -47,7 +47,7 @@ def encode_matrix(encoder: BlockEncoder, weights: mx.array, importance: mx.array
         w = columns[mx.arange(start, start + x.shape[0]) % columns.shape[0]]
         largest = mx.abs(x).max(axis=-1)
         held = mx.all(mx.abs(x) <= encoder.largest)  # false for a NaN as well
-        some = largest >= _ZERO_BELOW
+        some = largest >= ZERO_BELOW
         amax = mx.where(some, largest, 1)
         arrays = encoder.encode_blocks(mx.where(some[:, None], x / amax[:, None], 0), w, amax)
         mx.eval(held, arrays)

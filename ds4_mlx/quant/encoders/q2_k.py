@@ -20,21 +20,21 @@ _FITS = 3
 def encode_blocks(x: mx.array, w: mx.array, amax: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """Blocks as `BlockEncoder` takes them -> q uint32 [n, 16], sm uint8 [n, 16], dm float16 [n, 2]."""
     x, w = (mx.unflatten(a, -1, (16, 16)) for a in (x, w))  # [n, 16 groups, 16]
-    scale, minimum, product = _search(x, w)
+    scale, minimum, product = search(x, w)
     factor = stretch((w * x * x).sum(axis=(1, 2)), product.sum(axis=-1))[:, None]
     x, scale, minimum = x * factor[..., None], scale * factor, minimum * factor
-    codes = _codes(x, scale, minimum)
+    codes = codes_for(x, scale, minimum)
     d, steps, scale = share_scale(scale, (w * codes * codes).sum(axis=-1), amax)
     # The rounded scale has a best minimum of its own.
-    codes = _codes(x, scale, minimum)
+    codes = codes_for(x, scale, minimum)
     minimum = mx.maximum((w * (scale[..., None] * codes - x)).sum(axis=-1) / w.sum(axis=-1), 0)
     dmin, min_steps, minimum = share_scale(minimum, w.sum(axis=-1), amax)
-    codes = _codes(x, scale, minimum).astype(mx.uint32)
+    codes = codes_for(x, scale, minimum).astype(mx.uint32)
     q = (codes << mx.arange(0, 32, 2, dtype=mx.uint32)).sum(axis=-1)
     return q, (steps | min_steps << 4).astype(mx.uint8), mx.stack([d, dmin], axis=-1)
 
 
-def _search(x: mx.array, w: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+def search(x: mx.array, w: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """Weights x, importances w [n, 16, 16] -> scale, minimum, sum of w * x * q, each [n, 16], of the best fit."""
     lowest = mx.minimum(x.min(axis=-1), 0)
     span = x.max(axis=-1) - lowest
@@ -43,7 +43,7 @@ def _search(x: mx.array, w: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         s = span / steps
         m = -lowest - shift * s
         for _ in range(_FITS):
-            s, m, p = _fit(x, w, _codes(x, s, m))
+            s, m, p = _fit(x, w, codes_for(x, s, m))
             better = p > product
             scale, minimum, product = (mx.where(better, *pair) for pair in ((s, scale), (m, minimum), (p, product)))
     return scale, minimum, product
@@ -69,7 +69,7 @@ def _fit(x: mx.array, w: mx.array, codes: mx.array) -> tuple[mx.array, mx.array,
     return scale, minimum, scale * products - minimum * sum_x
 
 
-def _codes(x: mx.array, scale: mx.array, minimum: mx.array) -> mx.array:
+def codes_for(x: mx.array, scale: mx.array, minimum: mx.array) -> mx.array:
     """The codes, float32 [n, 16, 16], that bring scale * code - minimum nearest to x; 0 where the scale is 0."""
     some = scale > 1e-20
     inverse = mx.where(some, 1 / mx.where(some, scale, 1), 0)

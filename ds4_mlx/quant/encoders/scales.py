@@ -5,10 +5,10 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-_HALF_MIN, _HALF_MAX = 2.0**-24, 65504.0  # the positive numbers of float16, denormal ones included
+HALF_MIN, HALF_MAX = 2.0**-24, 65504.0  # the positive numbers of float16, denormal ones included
 
 # Trial values of a block's float16, beside the one that gives its largest scale the highest step.
-_TRIALS = np.arange(24, 36, dtype=np.float32) / 32
+TRIALS_OF_D = np.arange(24, 36, dtype=np.float32) / 32
 
 
 def stretch(energy: mx.array, product: mx.array) -> mx.array:
@@ -35,7 +35,7 @@ def share_scale(
     Returns d float16 [n], with amax counted in; steps uint32 [n, G]; the scales float32 [n, G] as they are written.
     """
     top = scales.max(axis=-1, keepdims=True) * amax[:, None] / (unit * (15 + offset))  # [n, 1]
-    d = mx.clip(top * mx.array(_TRIALS), _HALF_MIN, _HALF_MAX)
+    d = mx.clip(top * mx.array(TRIALS_OF_D), HALF_MIN, HALF_MAX)
     d = mx.concatenate([mx.zeros_like(top), d], axis=-1).astype(
         mx.float16
     )  # [n, trials], 0 for blocks that are too small
