@@ -25,9 +25,10 @@ _PACKED = {"U32": mx.uint32, "U8": mx.uint8, "F16": mx.float16}
 # The formats that MLX's own quantised matmuls know, and what they call them.
 _MLX_MODES = {"mxfp4": "mxfp4", "mxfp8": "mxfp8", "q8_0": "affine"}
 # From so many rows on, a GPU decodes a matrix before it multiplies. MLX's quantised matmul decodes a tile of the matrix
-# again for every tile of rows: on an H100 it ends near 118 TFLOP/s, where the plain one reaches 387. For fewer rows
-# writing the decoded matrix and reading it again takes longer than that gains (docs/performance.md).
-DECODE_ROWS = 128
+# again for every tile of rows: on an H200 it ends near 120 TFLOP/s, where the plain one reaches 370. For fewer rows
+# writing the decoded matrix and reading it again takes longer than that gains: 202 us against 83 for 128 rows of wq_b,
+# 245 against 283 for 512 (docs/performance.md).
+DECODE_ROWS = 512
 
 
 @dataclass(frozen=True)
