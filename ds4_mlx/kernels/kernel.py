@@ -90,9 +90,9 @@ def scalar(value: float) -> mx.array:
     MLX keeps arrays of up to 8 bytes in memory that host and device share. On NVIDIA that may lie on the host's side,
     where every threadgroup would fetch its copy over the bus; a part of a larger array does not.
     """
-    room = mx.full((64,), value, dtype=mx.float32)
-    mx.eval(room)  # now, not in every call of a function that is being compiled
-    return room[:1].reshape(())
+    view = mx.full((64,), value, dtype=mx.float32)[:1].reshape(())
+    mx.eval(view)  # now: not in every call of a function that is being compiled, nor on another thread
+    return view
 
 
 def runs_kernels() -> bool:
