@@ -90,6 +90,7 @@ def shallow(model: LanguageModel, store: SessionStore) -> LanguageModel:
     other = LanguageModel(checkpoint, model.tokenizer, model.numerics, store=store)
     other._network = copy.copy(model.network)
     other._network.layers = model.network.layers[:4]
+    other._network._stack = copy.copy(model.network._stack)
     other._network._stack._blocks = other._network.layers
     return other
 
