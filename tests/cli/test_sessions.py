@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cli.command import Command
 
-from ds4_mlx import chat
+from ds4_mlx.chat.__main__ import main as chat
 
 from support import GOLDEN_CHECKPOINT
 
@@ -97,11 +97,11 @@ def test_a_session_of_another_model_is_refused(command: Command, kv: tuple[str, 
 
 
 def test_the_chat_resumes_the_last_conversation(command: Command, kv: tuple[str, str]) -> None:
-    nothing = command.run(chat.main, *FLAGS, *kv, "--resume")
+    nothing = command.run(chat, *FLAGS, *kv, "--resume")
     assert nothing.code == 2
     assert "no saved conversation" in nothing.err
-    command.run(chat.main, *FLAGS, *kv, stdin=b"What is 12 + 30?\n")
-    result = command.run(chat.main, *FLAGS, *kv, "--resume", stdin=b"What is 408 + 226?\n")
+    command.run(chat, *FLAGS, *kv, stdin=b"What is 12 + 30?\n")
+    result = command.run(chat, *FLAGS, *kv, "--resume", stdin=b"What is 408 + 226?\n")
     assert result.out.strip() == "408 + 226 = 634"
     assert "2 messages" in result.err
     (entry,) = json.loads(command("sessions", "--json", *kv).out)
@@ -109,8 +109,8 @@ def test_the_chat_resumes_the_last_conversation(command: Command, kv: tuple[str,
 
 
 def test_a_chat_may_have_a_name_or_leave_nothing(command: Command, kv: tuple[str, str]) -> None:
-    command.run(chat.main, *FLAGS, *kv, "--no-save", stdin=b"What is 12 + 30?\n")
+    command.run(chat, *FLAGS, *kv, "--no-save", stdin=b"What is 12 + 30?\n")
     assert json.loads(command("sessions", "--json", *kv).out) == []
-    command.run(chat.main, *FLAGS, *kv, "--session", "sums", stdin=b"What is 12 + 30?\n/new\nWhat is 1 + 2?\n")
+    command.run(chat, *FLAGS, *kv, "--session", "sums", stdin=b"What is 12 + 30?\n/new\nWhat is 1 + 2?\n")
     entries = json.loads(command("sessions", "--json", *kv).out)
     assert sorted(str(entry["name"]) for entry in entries) == ["None", "sums"]

@@ -24,7 +24,7 @@ def test_every_package_is_listed_for_the_wheel(folder: Path) -> None:
 def wheel_files() -> list[Path]:
     """What setuptools packs: the sources, and what the globs of package-data name."""
     package = ROOT / "ds4_mlx"
-    (globs,) = re.findall(r"\[tool\.setuptools\.package-data\]\nds4_mlx = \[(.*)\]", PYPROJECT)
+    (globs,) = re.findall(r"\[tool\.setuptools\.package-data\]\nds4_mlx = \[([^\]]*)\]", PYPROJECT)
     data = [path for glob in re.findall(r'"(.+?)"', globs) for path in package.glob(glob) if path.is_file()]
     return [*package.rglob("*.py"), *(ROOT / "convert").glob("*.py"), *data]
 

@@ -15,6 +15,8 @@ from ds4_mlx.engine.request import Done, Failed, Piece, Progress, Request, Text
 from ds4_mlx.engine.sampling import SamplingOptions
 from ds4_mlx.engine.scheduler import Scheduler
 from ds4_mlx.engine.work import Work
+from ds4_mlx.model.rope import Rope
+from ds4_mlx.model.transformer import BlockStack
 
 
 class Client:
@@ -90,8 +92,8 @@ def shallow(model: LanguageModel, store: SessionStore) -> LanguageModel:
     other = LanguageModel(checkpoint, model.tokenizer, model.numerics, store=store)
     other._network = copy.copy(model.network)
     other._network.layers = model.network.layers[:4]
-    other._network._stack = copy.copy(model.network._stack)
-    other._network._stack._blocks = other._network.layers
+    ropes = Rope.for_layer(config, 0), Rope.for_layer(config, 4)
+    other._network._stack = BlockStack(other._network.layers, config, *ropes)
     return other
 
 
