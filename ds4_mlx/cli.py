@@ -211,7 +211,7 @@ def convert(
         ),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="CAL", help="For q2: the folder that `ds4-mlx calibrate` made. Best quality.")
+        Path | None, typer.Option(metavar="CAL", help="For q2: the folder that `ds4-mlx calibrate` made.")
     ] = None,
     imatrix: Annotated[
         Path | None,
