@@ -301,6 +301,10 @@ def _launch_combine(
     )
 
 
+# Names of the parts of window rows, and of the pool's entries.
+ROW_PARTS = tuple(f"{rows}_{part}" for rows in ("window", "entry") for part in ("codes", "exponents", "tail"))
+
+
 @cache
 def attend_kernel(ratio: int, *, choosing: bool) -> Kernel:
     """(q [T, H, d], queries uint32 [T, 4], pages uint32 [B, P], chosen uint32 [T, K], the parts of window rows, and
@@ -319,12 +323,7 @@ def attend_kernel(ratio: int, *, choosing: bool) -> Kernel:
             "queries",
             "pages",
             "chosen",
-            "window_codes",
-            "window_exponents",
-            "window_tail",
-            "entry_codes",
-            "entry_exponents",
-            "entry_tail",
+            *ROW_PARTS,
         ),
         ("partial", "softmax"),
         _ATTEND,

@@ -22,6 +22,7 @@ from functools import cache, partial
 
 import mlx.core as mx
 
+from ds4_mlx.kernels.attend_rows import ROW_PARTS
 from ds4_mlx.kernels.attention_rows import PAIRS
 from ds4_mlx.kernels.attention_samples import attend_tiles_samples
 from ds4_mlx.kernels.attention_twins import attend_tiles_twin
@@ -344,12 +345,7 @@ def attend_tiles_kernel(ratio: int, *, choosing: bool) -> Kernel:
             "sink",
             "cosines",
             "sines",
-            "window_codes",
-            "window_exponents",
-            "window_tail",
-            "entry_codes",
-            "entry_exponents",
-            "entry_tail",
+            *ROW_PARTS,
         ),
         ("o",),
         _BODY.replace("{read}", _READ),

@@ -30,7 +30,7 @@ _DOWN_ROWS = 4
 _SIMDGROUPS = 8  # per threadgroup
 # By blocks: simdgroups that share a row.
 _GATE_UP_SPLITS = 2
-DOWN_SPLITS = 2
+_DOWN_SPLITS = 2
 _DOWN_SIMDGROUPS = 12
 
 # totals[r] += run codes[r] times the 32 numbers at `from`, part by part: few numbers are in registers at a time.
@@ -167,8 +167,31 @@ _DOWN = """
 """
 
 
+def _block_totals(x: str, *rows: tuple[str, str]) -> str:
+    """A lane's part of two rows times a row of activations at `x`: every SPLITS-th block of them, into `totals`.
+
+    rows: their matrices (`{w1}`, which `_text` replaces) and first runs.
+    """
+    loads = "".join(
+        f"""
+          codes.{part}[{number}] = load_run({matrix}, {first} + 8 * block{later});"""
+        for number, (matrix, first) in enumerate(rows)
+        for part, later in (("first", ""), ("second", " + 4"))
+    )
+    return f"""float totals[2];
+        totals[0] = 0.0f;
+        totals[1] = 0.0f;
+        const device T* from = {x} * K + 32 * (lane % 4);
+        #pragma unroll 1
+        for (uint block = split; block < K / 256; block += SPLITS) {{{{
+          Block<2> codes;{loads}
+          add_block(codes, table, from + 256 * block, lane, totals);
+        }}}}"""
+
+
 # The same by blocks (`block_text`): a simdgroup has 8 rows of both matrices and every SPLITS-th block of them.
-_GATE_UP_BLOCKS = """
+_GATE_UP_BLOCKS = (
+    """
     constexpr uint RUNS = K / 32;
     constexpr uint STRIPE = 8 * (SIMDGROUPS / SPLITS);  // rows of a threadgroup
     {table}
@@ -186,19 +209,9 @@ _GATE_UP_BLOCKS = """
       for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
         if (experts[q] != expert) {{ continue; }}
         served += 1;
-        float totals[2];
-        totals[0] = 0.0f;
-        totals[1] = 0.0f;
-        const device T* from = x + size_t(q / SLOTS) * K + 32 * (lane % 4);
-        #pragma unroll 1
-        for (uint block = split; block < K / 256; block += SPLITS) {{
-          Block<2> codes;
-          codes.first[0] = load_run({w1}, first + 8 * block);
-          codes.second[0] = load_run({w1}, first + 8 * block + 4);
-          codes.first[1] = load_run({w3}, first + 8 * block);
-          codes.second[1] = load_run({w3}, first + 8 * block + 4);
-          add_block(codes, table, from + 256 * block, lane, totals);
-        }}
+        """
+    + _block_totals("x + size_t(q / SLOTS)", ("{w1}", "first"), ("{w3}", "first"))
+    + """
         float g = sum_of_four(totals[0]);
         float u = sum_of_four(totals[1]);
         if (lane % 4 == 0) {{
@@ -223,10 +236,19 @@ _GATE_UP_BLOCKS = """
       }}
     }}
 """
+)
 
 # products[(row * PAIRS + pair) * SPLITS + split], of 16 rows from row0 on and every pair, by blocks. A simdgroup has
 # one (pair, split) after the other, rows lane / 4 and lane / 4 + 8.
-DOWN_BLOCKS = """for (uint item = simdgroup_index_in_threadgroup; item < PAIRS * SPLITS; item += SIMDGROUPS) {{
+_DOWN_BY_BLOCKS = (
+    """
+    constexpr uint RUNS = K / 32;
+    constexpr uint CHANNELS = N;
+    {table}
+    threadgroup float products[16 * PAIRS * SPLITS];
+    uint lane = thread_index_in_simdgroup;
+    uint row0 = threadgroup_position_in_grid.x * 16;
+    for (uint item = simdgroup_index_in_threadgroup; item < PAIRS * SPLITS; item += SIMDGROUPS) {{
       uint pair = item / SPLITS;
       uint split = item % SPLITS;
       uint expert = experts[pair];
@@ -239,19 +261,9 @@ DOWN_BLOCKS = """for (uint item = simdgroup_index_in_threadgroup; item < PAIRS *
         for (uint q = pair; q < PAIRS && served < SHARED; q++) {{
           if (experts[q] != expert) {{ continue; }}
           served += 1;
-          float totals[2];
-          totals[0] = 0.0f;
-          totals[1] = 0.0f;
-          const device T* from = inner + size_t(q) * K + 32 * (lane % 4);
-          #pragma unroll 1
-          for (uint block = split; block < K / 256; block += SPLITS) {{
-            Block<2> codes;
-            codes.first[0] = load_run({w2}, upper + 8 * block);
-            codes.second[0] = load_run({w2}, upper + 8 * block + 4);
-            codes.first[1] = load_run({w2}, lower + 8 * block);
-            codes.second[1] = load_run({w2}, lower + 8 * block + 4);
-            add_block(codes, table, from + 256 * block, lane, totals);
-          }}
+          """
+    + _block_totals("inner + size_t(q)", ("{w2}", "upper"), ("{w2}", "lower"))
+    + """
           float above = sum_of_four(totals[0]);
           float below = sum_of_four(totals[1]);
           if (lane % 4 == 0) {{
@@ -260,16 +272,7 @@ DOWN_BLOCKS = """for (uint item = simdgroup_index_in_threadgroup; item < PAIRS *
           }}
         }}
       }}
-    }}"""
-
-_DOWN_BY_BLOCKS = """
-    constexpr uint RUNS = K / 32;
-    constexpr uint CHANNELS = N;
-    {table}
-    threadgroup float products[16 * PAIRS * SPLITS];
-    uint lane = thread_index_in_simdgroup;
-    uint row0 = threadgroup_position_in_grid.x * 16;
-    {blocks}
+    }}
     threadgroup_barrier(mem_flags::mem_threadgroup);
     // Slots in their order, whichever simdgroup made them: a token's sum does not depend on the others in the call.
     for (uint i = thread_index_in_threadgroup; i < 16 * (PAIRS / SLOTS); i += 32 * SIMDGROUPS) {{
@@ -288,14 +291,13 @@ _DOWN_BY_BLOCKS = """
       }}
     }}
 """
+)
 
 
 def _text(
     name: str, body: str, runs: RunText, inputs: Sequence[str], matrices: Sequence[str], output: str
 ) -> KernelText:
     pieces = {matrix: ", ".join(runs.arrays(matrix)) for matrix in matrices}
-    if body is _DOWN_BY_BLOCKS:
-        pieces["blocks"] = DOWN_BLOCKS.format(earlier=EARLIER, **pieces)
     source = body.format(table=runs.table_text, earlier=EARLIER, **pieces)
     arrays = [array for matrix in matrices for array in runs.arrays(matrix)]
     names = [*inputs, *arrays, *(["lookup"] if runs.table else [])]
@@ -349,9 +351,9 @@ def _launch_gate_up(
 def _launch_down(inner: mx.array, experts: mx.array, *arrays: mx.array, table: int, blocks: bool) -> Launch:
     rows = arrays[0].shape[1]
     if blocks:
-        simdgroups = min(_DOWN_SIMDGROUPS, experts.size * DOWN_SPLITS)
+        simdgroups = min(_DOWN_SIMDGROUPS, experts.size * _DOWN_SPLITS)
         return Launch(
-            [*_template(inner, experts, rows, 16, simdgroups, table), ("SPLITS", DOWN_SPLITS)],
+            [*_template(inner, experts, rows, 16, simdgroups, table), ("SPLITS", _DOWN_SPLITS)],
             (32 * simdgroups * -(-rows // 16), 1, 1),
             (32 * simdgroups, 1, 1),
             [(experts.shape[0], rows)],

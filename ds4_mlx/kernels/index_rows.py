@@ -23,6 +23,7 @@ from ds4_mlx.kernels.index_samples import best_entries_samples, index_scores_sam
 from ds4_mlx.kernels.index_twins import PER_PAGE, best_entries_twin, index_scores_twin
 from ds4_mlx.kernels.kernel import Kernel, Launch
 from ds4_mlx.kernels.metal_on_cuda import KernelText
+from ds4_mlx.kernels.metal_on_cuda.signature import TemplateValue
 from ds4_mlx.kernels.unpack_rows import DECODE
 
 _SIMDGROUPS = 8
@@ -194,21 +195,22 @@ _BEST = """
 """
 
 
+SCORES_INPUTS = ("index", "weights", "queries", "pages", "codes", "exponents")
+
+
+def scores_template(index: mx.array, weights: mx.array) -> list[tuple[str, TemplateValue]]:
+    """What a kernel of index scores has to know of index queries [T, H, d] and head weights [T, H]."""
+    _, heads, width = index.shape
+    return [("T", weights.dtype), ("HEADS", heads), ("WIDTH", width), ("PER_PAGE", PER_PAGE)]
+
+
 def _launch_scores(
     index: mx.array, weights: mx.array, queries: mx.array, pages: mx.array, codes: mx.array, exponents: mx.array
 ) -> Launch:
-    tokens, heads, width = index.shape
-    count = pages.shape[1] * PER_PAGE
+    tokens, count = index.shape[0], pages.shape[1] * PER_PAGE
     threads = 32 * _SIMDGROUPS
     return Launch(
-        [
-            ("T", weights.dtype),
-            ("HEADS", heads),
-            ("WIDTH", width),
-            ("PER_PAGE", PER_PAGE),
-            ("KEYS", _KEYS),
-            ("SIMDGROUPS", _SIMDGROUPS),
-        ],
+        [*scores_template(index, weights), ("KEYS", _KEYS), ("SIMDGROUPS", _SIMDGROUPS)],
         (threads * min(_GROUPS, -(-count // (_KEYS * _SIMDGROUPS))), tokens, 1),
         (threads, 1, 1),
         [(tokens, count)],
@@ -220,9 +222,7 @@ def _launch_scores(
 # [B, P] as `attend_kernel` takes them, and the parts of the pool's index rows) -> scores float32 [T, 32 * P], 0 for
 # what a query does not see.
 INDEX_SCORES = Kernel(
-    KernelText(
-        "index_scores", ("index", "weights", "queries", "pages", "codes", "exponents"), ("scores",), _SCORES, DECODE
-    ),
+    KernelText("index_scores", SCORES_INPUTS, ("scores",), _SCORES, DECODE),
     index_scores_twin,
     _launch_scores,
     index_scores_samples,

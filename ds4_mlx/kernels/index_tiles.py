@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from ds4_mlx.kernels.index_rows import SCORES_INPUTS, scores_template
 from ds4_mlx.kernels.index_samples import index_tiles_samples
 from ds4_mlx.kernels.index_twins import PER_PAGE, index_scores_twin
 from ds4_mlx.kernels.kernel import Kernel, Launch
@@ -170,17 +171,13 @@ METAL_FUNC void read_query(const device T* index, uint token, uint i, thread flo
 def _launch(
     index: mx.array, weights: mx.array, queries: mx.array, pages: mx.array, codes: mx.array, exponents: mx.array
 ) -> Launch:
-    tokens, heads, width = index.shape
-    count = pages.shape[1] * PER_PAGE
+    tokens, count = index.shape[0], pages.shape[1] * PER_PAGE
     # Few queries are spread over more threadgroups, though keys are decoded more often then.
     each = min(_MOST, max(_FEWEST, 1 << (tokens // 32).bit_length() - 1 if tokens >= 32 else 0))
     threads = 32 * _SIMDGROUPS
     return Launch(
         [
-            ("T", weights.dtype),
-            ("HEADS", heads),
-            ("WIDTH", width),
-            ("PER_PAGE", PER_PAGE),
+            *scores_template(index, weights),
             ("KEYS", _KEYS),
             ("TOKENS", each),
             ("SIMDGROUPS", _SIMDGROUPS),
@@ -196,7 +193,7 @@ def _launch(
 INDEX_TILES = Kernel(
     KernelText(
         "index_tiles",
-        ("index", "weights", "queries", "pages", "codes", "exponents"),
+        SCORES_INPUTS,
         ("scores",),
         _SCORES,
         VECTORS + TENSORS + DECODE + _HEADER,

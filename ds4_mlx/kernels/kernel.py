@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -84,8 +84,9 @@ class Kernel:
         return compiled
 
 
+@cache
 def scalar(value: float) -> mx.array:
-    """A float32 [] that kernels read from the device's own memory.
+    """A float32 [] that kernels read from the device's own memory, made once.
 
     MLX keeps arrays of up to 8 bytes in memory that host and device share. On NVIDIA that may lie on the host's side,
     where every threadgroup would fetch its copy over the bus; a part of a larger array does not.

@@ -52,18 +52,14 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
         """x [T, D] after attn_norm -> [T, D]. Reads and extends `state.layers[layer]` of every span's sequence."""
-        return self.wo_b(self.inner(x, batch, layer))
-
-    def inner(self, x: mx.array, batch: Batch, layer: int) -> mx.array:
-        """All but the last matrix: x [T, D] -> [T, groups * o_lora_rank]."""
-        return self._grouped(self._plain(x, batch, layer))
+        return self.wo_b(self._grouped(self._plain(x, batch, layer)))
 
     def _grouped(self, o: mx.array) -> mx.array:
         """o [T, H, d] -> [T, groups * o_lora_rank]."""
         return self.wo_a(mx.unflatten(o.flatten(1), -1, (self._config.o_groups, -1)))
 
     def step(self, x: mx.array, shared: StepArrays, held: LayerArrays) -> tuple[mx.array, LayerArrays]:
-        """`inner` by kernels, the tokens of all sequences in one launch each: a function of arrays alone.
+        """All but the last matrix by kernels, all sequences' tokens in one launch each: a function of arrays alone.
 
         x [T, D], what the layers share, and what this one holds -> [T, groups * o_lora_rank], and what it holds then.
         """

@@ -81,22 +81,24 @@ class Experts(nn.Module):
 
     def inner(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
         """Few rows x [T, D], experts uint32 [T, k] -> the rows [T * k, I] that w2 takes, by a kernel."""
-        name = str(self.w1.format_name)
-        arrays = [*self.w1.arrays, *self.w3.arrays, *lookup(name)]
-        (inner,) = gate_up_kernel(name)(x, experts, weights, self._limit, *arrays)
+        kernel = gate_up_kernel(str(self.w1.format_name))
+        (inner,) = kernel(x, experts, weights, self._limit, *self._gate_up_arrays)
         return inner
+
+    @property
+    def _gate_up_arrays(self) -> list[mx.array]:
+        """What kernels take of w1 and w3."""
+        return [*self.w1.arrays, *self.w3.arrays, *lookup(str(self.w1.format_name))]
 
     def products(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
         """Many rows x [T, D], experts uint32 [T, k], weights float32 [T, k] -> what each of a token's k experts makes
         of it [T * k, D] in the dtype of x, by kernels.
         """
         x = self._rounded(x)
-        inner_format, down_format = str(self.w1.format_name), str(self.w2.format_name)
+        gate_up, down = tile_gate_up_kernel(str(self.w1.format_name)), tile_down_kernel(str(self.w2.format_name))
         planned = plan(experts, self._count)
-        gate_up = [*self.w1.arrays, *self.w3.arrays, *lookup(inner_format)]
-        (inner,) = tile_gate_up_kernel(inner_format)(x, weights, self._limit, *planned, *gate_up)
-        down = [*self.w2.arrays, *lookup(down_format)]
-        (products,) = tile_down_kernel(down_format)(self._rounded(inner), *planned, *down)
+        (inner,) = gate_up(x, weights, self._limit, *planned, *self._gate_up_arrays)
+        (products,) = down(self._rounded(inner), *planned, *self.down_arrays)
         return products
 
     def _plain(self, x: mx.array, experts: mx.array, weights: mx.array) -> mx.array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -100,19 +99,13 @@ def enter(
     streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, config: ModelConfig
 ) -> tuple[mx.array, mx.array]:
     """`hc_pre` and the norm after it in one launch: a sublayer's input [T, D], and gates that only kernels read."""
-    site = weights.base, weights.scale, norm.weight, norm.eps, constant(config.hc_eps)
+    site = weights.base, weights.scale, norm.weight, norm.eps, scalar(config.hc_eps)
     x, mix = enter_kernel(config.hc_sinkhorn_iters)(*streams, *site)
     return x, mix
 
 
 def leave(streams: Streams, weights: HyperConnectionWeights, norm: RMSNorm, config: ModelConfig) -> mx.array:
     """`hc_head` and the norm after it in one launch: the output matrix's input [T, D]."""
-    site = weights.base, weights.scale, norm.weight, norm.eps, constant(config.hc_eps)
+    site = weights.base, weights.scale, norm.weight, norm.eps, scalar(config.hc_eps)
     (x,) = LEAVE(*streams, *site)
     return x
-
-
-@cache
-def constant(value: float) -> mx.array:
-    """float32 [], made once."""
-    return scalar(value)

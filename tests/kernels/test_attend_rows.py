@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
-from kernels.emulate import emulated, without_each_barrier
+from kernels.emulate import assert_is_twin, emulated, without_each_barrier
 
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attention_samples import Query, Sizes, angles, attend_inputs, combine_inputs, normal
@@ -22,11 +22,6 @@ MORE_HEADS = Sizes(0, 24, 192, 64, 0, 0)  # no whole groups; a tail of two simdg
 ONE = (Query(0, 128, 1300),)
 SEVERAL = (Query(1, 16, 700), Query(0, 1, 1), Query(0, 2, 2), Query(2, 9, 131))
 KINDS = {"window": (0, 0), "ratio 4": (4, 0), "ratio 4, chosen": (4, 8), "ratio 128": (128, 0)}
-
-
-def assert_is_twin(kernel: Kernel, inputs: list[mx.array], **options: str) -> None:
-    found, expected = emulated(kernel, inputs, **options), kernel.twin(*inputs)
-    assert relative_error(found, expected) <= kernel.tolerance(inputs)
 
 
 def case(kind: str, sizes: Sizes, dtype: mx.Dtype, queries: tuple[Query, ...]) -> tuple[Kernel, list[mx.array]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import numpy as np
 import pytest
-from kernels.emulate import emulated, without_each_barrier
+from kernels.emulate import assert_is_twin, emulated, without_each_barrier
 
 from ds4_mlx.kernels.attend_rows import attend_kernel, combine_kernel
 from ds4_mlx.kernels.attend_tiles import attend_tiles_kernel
@@ -28,10 +26,6 @@ KINDS = {"window": (0, 0), "ratio 4": (4, 0), "ratio 4, chosen": (4, 24), "ratio
 def case(kind: str, sizes: Sizes, dtype: mx.Dtype, queries: tuple[Query, ...]) -> tuple[Kernel, list[mx.array]]:
     ratio, topk = KINDS[kind]
     return attend_tiles_kernel(ratio, choosing=topk > 0), attend_tiles_inputs(sizes, dtype, queries, ratio, topk=topk)
-
-
-def assert_is_twin(kernel: Kernel, inputs: list[mx.array], **options: Any) -> None:
-    assert relative_error(emulated(kernel, inputs, **options), kernel.twin(*inputs)) <= kernel.tolerance(inputs)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
-from kernels.emulate import emulated, without_each_barrier
+from kernels.emulate import assert_is_twin, emulated, without_each_barrier
 
-from ds4_mlx.kernels.kernel import Kernel, relative_error
 from ds4_mlx.kernels.pool_rows import KEEP_ROWS, Kind, pool_kernel
 from ds4_mlx.kernels.pool_samples import keep_inputs, pool_inputs
 from ds4_mlx.kernels.row_samples import DTYPES
@@ -15,12 +14,6 @@ from mslemu import ORDERS, SCHEDULES, EmulationError, check, check_cuda
 
 SIZES = {"kv": [(128, 64), (202, 10)], "index": [(128, 64), (32, 16)]}
 CASES = [(kind, *sizes, ratio) for kind in SIZES for sizes in SIZES[kind] for ratio in (4, 128)]
-
-
-def assert_is_twin(kernel: Kernel, inputs: list[mx.array], **options: str) -> None:
-    found, expected = emulated(kernel, inputs, **options), kernel.twin(*inputs)
-    assert [x.dtype for x in found] == [x.dtype for x in expected]
-    assert relative_error(found, expected) <= kernel.tolerance(inputs)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
