@@ -7,7 +7,6 @@ so that a run of any length needs no more. Stopped at any moment, the same call 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ds4_mlx.cache.files import sync_file
 from ds4_mlx.calibration.encoding import Factors, encode_experts
 from ds4_mlx.calibration.layer import Collector, Layer
 from ds4_mlx.calibration.store import (
@@ -28,6 +26,7 @@ from ds4_mlx.calibration.store import (
     layer_name,
     open_calibration,
     write_json,
+    written_whole,
 )
 from ds4_mlx.calibration.texts import Text
 from ds4_mlx.checkpoint import Checkpoint
@@ -184,12 +183,9 @@ def _streams_path(folder: Path, number: int) -> Path:
 
 
 def _write_streams(path: Path, streams: Iterator[mx.array]) -> None:
-    temporary = path.with_name("tmp-" + path.name)
-    with temporary.open("wb") as file:
+    with written_whole(path) as temporary, temporary.open("wb") as file:
         for h in streams:
             file.write(np.array(mx.contiguous(h).view(mx.uint8)).data)
-    sync_file(temporary)
-    temporary.replace(path)
 
 
 def _begin(task: Task, folder: Path) -> None:
@@ -222,7 +218,6 @@ def _finish(task: Task, folder: Path) -> None:
     write_json(folder / CALIBRATION_NAME, own)
     for path in (*folder.glob("streams-*"), *folder.glob("tmp-*"), folder / JOURNAL):
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "tmp", ignore_errors=True)
     open_calibration(folder)
 
 

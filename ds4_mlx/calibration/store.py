@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,19 @@ from ds4_mlx.errors import UserError
 CALIBRATION_NAME = "calibration.json"
 IMATRIX_NAME = "imatrix.dat"
 FORMAT_VERSION = 1
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write what becomes `path` when the block has ended well and its bytes are on the medium."""
+    temporary = path.with_name("tmp-" + path.name)
+    try:
+        yield temporary
+        sync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def layer_name(layer: int) -> str:
@@ -58,14 +72,8 @@ class LayerInputs:
             "gate_up_hessian": mx.array(_triangle(self.gate_up_hessian)),
             "down_hessian": mx.array(np.stack([_triangle(h) for h in self.down_hessians])),
         }
-        temporary = path.with_name("tmp-" + path.name)
-        try:
+        with written_whole(path) as temporary:
             mx.save_safetensors(str(temporary), arrays)
-            sync_file(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(path.parent)
 
     def inputs(self, matrix: str) -> Inputs:
         """Those of w1, w2 or w3."""
@@ -145,11 +153,8 @@ def open_calibration(path: str | Path) -> Calibration:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file, whole or not at all. Raises `OSError`."""
-    temporary = path.with_name("tmp-" + path.name)
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    sync_file(temporary)
-    temporary.replace(path)
-    sync_directory(path.parent)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _triangle(hessian: mx.array) -> np.ndarray:
